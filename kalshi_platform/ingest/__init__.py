@@ -1,0 +1,1 @@
+"""Wire to tables: record (socket to tape), load (tape to tables), heal (REST to tables)."""

@@ -1,0 +1,74 @@
+"""Every setting: name, default, unit and validation. Entry points read them and pass values down."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from kalshi_platform.storage.embedded import EmbeddedDatabase
+
+PRODUCTION_REST_URL = "https://external-api.kalshi.com/trade-api/v2"
+PRODUCTION_WS_URL = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Read from the environment, then from `.env`; `KALSHI_` leads the names without a fixed one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KALSHI_", env_file=".env", extra="ignore", populate_by_name=True
+    )
+
+    home: Path = Field(Path(".kalshi"), description="embedded database, tape, Dagster home, demo key")
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL", "KALSHI_DATABASE_URL"),
+        description="PostgreSQL URL; unset: an embedded PostgreSQL 18 under the home folder",
+    )
+    rest_url: str = Field(PRODUCTION_REST_URL, description="the exchange's REST base URL")
+    ws_url: str = Field(PRODUCTION_WS_URL, description="the exchange's WebSocket URL")
+    api_key_id: str | None = Field(None, description="key id; unset: the simulator is recorded")
+    private_key_path: Path | None = Field(None, description="PEM file, RSA or Ed25519")
+    rest_tokens_per_second: float = Field(200, gt=0, description="read budget of the account's tier")
+    flush_seconds: float = Field(0.1, gt=0, le=1, description="longest time a frame waits in memory")
+    segment_seconds: float = Field(300, gt=0, description="a new tape file every so often")
+    silence_seconds: float = Field(60, gt=0, description="a channel silent this long is subscribed anew")
+    dagster_port: Port = Field(3000, validation_alias=AliasChoices("DAGSTER_PORT"))
+    dagster_code_port: Port = Field(4266, validation_alias=AliasChoices("DAGSTER_CODE_PORT"))
+    api_port: Port = Field(8000, validation_alias=AliasChoices("API_PORT"))
+    simulator_rest_port: Port = Field(8090)
+    simulator_ws_port: Port = Field(8091)
+    simulator_trades_per_second: float = Field(5, gt=0)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the made-up exchange is recorded, since no key is configured."""
+        return self.api_key_id is None
+
+    @property
+    def tape_folder(self) -> Path:
+        return self.home.absolute() / "tape"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home.absolute() / "dagster"
+
+    @property
+    def simulator_folder(self) -> Path:
+        return self.home.absolute() / "simulator"
+
+    @property
+    def embedded_database(self) -> EmbeddedDatabase | None:
+        """The embedded server, unless a database is configured."""
+        if self.database_url is not None:
+            return None
+        return EmbeddedDatabase(self.home.absolute() / "postgres")
+
+    @property
+    def url(self) -> str:
+        """The database's URL, configured or embedded."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return EmbeddedDatabase(self.home.absolute() / "postgres").url()

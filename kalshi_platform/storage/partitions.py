@@ -1,0 +1,86 @@
+"""Partitions: made ahead and on demand, dropped in one statement."""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Table
+
+from kalshi_platform.storage import tables
+
+PARTITIONED = [table for table in tables.metadata.sorted_tables if "partitions" in table.info]
+
+# Serializes partition DDL over all processes; any number that nothing else locks.
+_DDL_LOCK = 4_243
+
+
+def partition_bounds(table: Table, day: date) -> tuple[str, date, date]:
+    """Name and half-open bounds of the partition of `table` that holds `day`."""
+    if table.info["partitions"] == "month":
+        start = day.replace(day=1)
+        end = (start + timedelta(days=32)).replace(day=1)
+        return f"{table.name}_{start:%Y%m}", start, end
+    return f"{table.name}_{day:%Y%m%d}", day, day + timedelta(days=1)
+
+
+def ensure_partitions(
+    connection: psycopg.Connection, days: Iterable[date], only: Iterable[Table] = PARTITIONED
+) -> list[str]:
+    """Make the missing partitions for `days`; returns the names of those made.
+
+    A partition is built as a table of its own and attached, which does not lock out readers and
+    writers of the parent the way CREATE … PARTITION OF does. The caller commits.
+    """
+    wanted = {
+        name: (table, start, end)
+        for table in only
+        for day in days
+        for name, start, end in [partition_bounds(table, day)]
+    }
+    missing = set(wanted) - _existing(connection, wanted)
+    if not missing:
+        return []
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+    missing -= _existing(connection, wanted)
+    for name in sorted(missing):
+        table, start, end = wanted[name]
+        parent = sql.Identifier(table.name)
+        connection.execute(
+            sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(
+                sql.Identifier(name), parent
+            )
+        )
+        attach(connection, table, name, start, end)
+    return sorted(missing)
+
+
+def attach(
+    connection: psycopg.Connection, table: Table, name: str, start: date, end: date
+) -> None:
+    """Attach the stand-alone table `name` as the partition of `table` for [start, end)."""
+    column = table.info["partition_column"]
+    cast = "" if column.endswith("_on") else " 00:00:00+00"
+    connection.execute(
+        sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+            sql.Identifier(table.name),
+            sql.Identifier(name),
+            sql.Literal(f"{start}{cast}"),
+            sql.Literal(f"{end}{cast}"),
+        )
+    )
+
+
+def days_ahead(now: datetime, days: int = 2) -> list[date]:
+    """Today and the next days, so that midnight finds its partitions made."""
+    today = now.astimezone(UTC).date()
+    return [today + timedelta(days=offset) for offset in range(days + 1)]
+
+
+def _existing(connection: psycopg.Connection, names: Iterable[str]) -> set[str]:
+    rows = connection.execute(
+        "SELECT relname FROM pg_class WHERE relname = ANY(%s) AND relispartition"
+        " AND relnamespace = current_schema()::regnamespace",
+        [list(names)],
+    )
+    return {name for (name,) in rows}

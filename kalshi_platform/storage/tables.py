@@ -1,0 +1,270 @@
+"""Every table and column, once.
+
+Units are in the names: `*_micros` are millionths of a dollar, `*_centis` hundredths of a contract,
+`*_at` an instant (UTC), `*_on` a UTC day. Tables with a `partitions` entry in `info` are partitioned
+by range of the named column, one partition a day or month; `partitions.py` makes them.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
+
+metadata = MetaData()
+
+# Tickers compare byte by byte: the order is the same on every server, and sorts run at full speed.
+_ASCII = Text(collation="C")
+
+
+def _instant(name: str, **options: Any) -> Column[Any]:
+    return Column(name, DateTime(timezone=True), **{"nullable": False, **options})
+
+
+def _daily(column: str) -> dict[str, Any]:
+    return {
+        "postgresql_partition_by": f"RANGE ({column})",
+        "info": {"partitions": "day", "partition_column": column},
+    }
+
+
+def _monthly(column: str) -> dict[str, Any]:
+    return {
+        "postgresql_partition_by": f"RANGE ({column})",
+        "info": {"partitions": "month", "partition_column": column},
+    }
+
+
+raw_trades = Table(
+    "raw_trades",
+    metadata,
+    _instant("landed_at", comment="when the row was loaded; the partition key"),
+    _instant("received_at", comment="receiver's clock: the frame's or the REST answer's arrival"),
+    _instant("traded_at", comment="the exchange's clock; milliseconds over ws, microseconds over rest"),
+    Column("connection", BigInteger, comment="ws connection (Unix seconds of its opening)"),
+    Column("seq", BigInteger, comment="sequence number on the trade subscription"),
+    Column("tape_segment", BigInteger, comment="tape file (Unix ms of its opening)"),
+    Column("tape_offset", BigInteger, comment="byte offset of the zstd frame in that file"),
+    Column("count_centis", BigInteger, nullable=False, comment="contracts, hundredths"),
+    Column("yes_price_micros", Integer, nullable=False, comment="price of yes, millionths of a dollar"),
+    Column("trade_id", Uuid, nullable=False),
+    Column("is_block_trade", Boolean, comment="null where the source did not say"),
+    Column("source", _ASCII, nullable=False, comment="ws, rest or historical"),
+    Column("taker_side", _ASCII, nullable=False, comment="yes or no"),
+    Column("market_ticker", _ASCII, nullable=False),
+    comment="One trade as one source reported it: append-only provenance, duplicates included.",
+    **_daily("landed_at"),
+)
+
+trades = Table(
+    "trades",
+    metadata,
+    _instant("traded_at", comment="exchange clock; microseconds where exact_time, else milliseconds"),
+    Column("feed_order", BigInteger, comment="ws connection << 32 | seq; null if seen over REST alone"),
+    Column("count_centis", BigInteger, nullable=False, comment="contracts, hundredths"),
+    Column("yes_price_micros", Integer, nullable=False, comment="price of yes, millionths of a dollar"),
+    Column("traded_on", Date, primary_key=True, comment="UTC day of traded_at"),
+    Column("trade_id", Uuid, primary_key=True, comment="the exchange's identity of the trade"),
+    Column("exact_time", Boolean, nullable=False, comment="traded_at has microseconds (REST saw it)"),
+    Column("is_block_trade", Boolean, comment="null where no source said"),
+    Column("taker_side", _ASCII, nullable=False, comment="yes or no"),
+    Column("market_ticker", _ASCII, nullable=False),
+    Index("trades_by_market", "market_ticker", "traded_at"),
+    comment="Every trade once. Order: traded_at, feed_order (nulls last), trade_id.",
+    **_daily("traded_on"),
+)
+
+quotes = Table(
+    "quotes",
+    metadata,
+    _instant("quoted_at", comment="exchange clock, milliseconds"),
+    _instant("received_at", comment="receiver's clock"),
+    Column("feed_order", BigInteger, nullable=False, comment="ws connection << 32 | frame number"),
+    Column("yes_bid_size_centis", BigInteger, nullable=False),
+    Column("yes_ask_size_centis", BigInteger, nullable=False),
+    Column("last_trade_size_centis", BigInteger, nullable=False),
+    Column("volume_centis", BigInteger, nullable=False, comment="cumulative since the market opened"),
+    Column("open_interest_centis", BigInteger, nullable=False),
+    Column("dollar_volume", BigInteger, nullable=False, comment="whole dollars, as sent"),
+    Column("dollar_open_interest", BigInteger, nullable=False, comment="whole dollars, as sent"),
+    Column("price_micros", Integer, nullable=False, comment="last trade price of yes"),
+    Column("yes_bid_micros", Integer, nullable=False, comment="0 where there is no bid"),
+    Column("yes_ask_micros", Integer, nullable=False, comment="1000000 where there is no ask"),
+    Column("market_ticker", _ASCII, nullable=False),
+    Index("quotes_by_market", "market_ticker", "quoted_at"),
+    comment="One ticker message: best quotes, sizes, last price, cumulative volume, open interest.",
+    **_daily("quoted_at"),
+)
+
+lifecycle_events = Table(
+    "lifecycle_events",
+    metadata,
+    _instant("received_at", comment="receiver's clock; the partition key"),
+    _instant("sent_at", nullable=True, comment="sending_ts_ms of the frame"),
+    Column("connection", BigInteger, nullable=False),
+    Column("sid", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("message_type", _ASCII, nullable=False, comment="type of the frame"),
+    Column("event_type", _ASCII, comment="created, determined, …; null for event-level messages"),
+    Column("market_ticker", _ASCII),
+    Column("event_ticker", _ASCII),
+    Column("message", JSONB, nullable=False, comment="msg as sent"),
+    Index("lifecycle_events_by_market", "market_ticker", "received_at"),
+    comment="Every lifecycle message: each transition of each market, in order.",
+    **_daily("received_at"),
+)
+
+rejected_messages = Table(
+    "rejected_messages",
+    metadata,
+    _instant("received_at", comment="receiver's clock; the partition key"),
+    Column("source", _ASCII, nullable=False, comment="ws, rest or historical"),
+    Column("connection", BigInteger),
+    Column("tape_segment", BigInteger),
+    Column("tape_offset", BigInteger),
+    Column("reason", Text, nullable=False),
+    Column("code_version", _ASCII, nullable=False, comment="version of the parser that refused it"),
+    Column("message", LargeBinary, nullable=False, comment="the bytes as received"),
+    comment="A message that could not be read, with its bytes and the reason.",
+    **_daily("received_at"),
+)
+
+markets = Table(
+    "markets",
+    metadata,
+    Column("market_ticker", _ASCII, primary_key=True),
+    _instant("first_seen_at", server_default=func.now(), comment="first message that named it"),
+    comment="Every market seen; a row appears with the first message that names it.",
+)
+
+
+def _candles(name: str, interval: str, partitioning: dict[str, Any]) -> Table:
+    return Table(
+        name,
+        metadata,
+        _instant("starts_at", comment="start of the interval, UTC"),
+        Column("volume_centis", BigInteger, nullable=False, comment="contracts, hundredths"),
+        Column("notional_micro_centis", BigInteger, nullable=False, comment="sum of price × count"),
+        Column("open_micros", Integer, nullable=False),
+        Column("high_micros", Integer, nullable=False),
+        Column("low_micros", Integer, nullable=False),
+        Column("close_micros", Integer, nullable=False),
+        Column("trade_count", Integer, nullable=False),
+        Column("market_ticker", _ASCII, nullable=False),
+        # The key leads with the market: every page asks for one market in order of time.
+        PrimaryKeyConstraint("market_ticker", "starts_at"),
+        comment=f"One market in one {interval} in which it traded: [starts_at, starts_at + 1 {interval}).",
+        **partitioning,
+    )
+
+
+candles_1m = _candles("candles_1m", "minute", _daily("starts_at"))
+candles_1h = _candles("candles_1h", "hour", _monthly("starts_at"))
+candles_1d = _candles("candles_1d", "day", _monthly("starts_at"))
+
+stale_candles = Table(
+    "stale_candles",
+    metadata,
+    _instant("starts_at", comment="the minute whose candle no longer equals its trades"),
+    Column("market_ticker", _ASCII, nullable=False),
+    Index("stale_candles_by_market", "market_ticker"),
+    comment="Minutes whose trades changed since their candles were computed; append-only, may repeat.",
+)
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("gap_id", BigInteger, Identity(), primary_key=True),
+    Column("channel", _ASCII, nullable=False),
+    Column("cause", Text, nullable=False, comment="disconnect, restart, sequence_jump, silence, …"),
+    Column("status", _ASCII, nullable=False, comment="open, healed or explained (no replay exists)"),
+    _instant("starts_at", comment="last instant known to be complete, exchange clock"),
+    _instant("ends_at", comment="first instant known to be complete again, exchange clock"),
+    _instant("detected_at", server_default=func.now()),
+    _instant("healed_at", nullable=True),
+    _instant("next_attempt_at", server_default=func.now()),
+    Column("healed_by", _ASCII, comment="rest, historical"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("trades_found", BigInteger, comment="trades the healing source reported in the interval"),
+    Column("trades_missing", BigInteger, comment="of those, the ones that had not been recorded"),
+    Column("connection", BigInteger, comment="the connection that noticed it"),
+    Column("first_seq", BigInteger, comment="first sequence number lost, where numbered"),
+    Column("last_seq", BigInteger, comment="last sequence number lost, where numbered"),
+    Column("detail", Text, comment="what the last attempt found, or why nothing can be healed"),
+    Index("gaps_open", "next_attempt_at", postgresql_where=text("status = 'open'")),
+    comment="Intervals in which a channel may have lost something, and how each was closed.",
+)
+
+coverage = Table(
+    "coverage",
+    metadata,
+    Column("traded_on", Date, primary_key=True),
+    Column("market_ticker", _ASCII, primary_key=True, comment="* for the whole day"),
+    Column("status", _ASCII, nullable=False, comment="proven, healed, degraded or unknown"),
+    Column("trades_held", BigInteger, nullable=False),
+    Column("trades_swept", BigInteger, comment="trades the REST sweep of the day reported"),
+    Column("trades_added", BigInteger, comment="of those, the ones that had not been recorded"),
+    Column("trades_unconfirmed", BigInteger, comment="recorded trades the sweep did not report"),
+    _instant("swept_until", nullable=True, comment="the sweep covers the day up to this instant"),
+    _instant("updated_at", server_default=func.now()),
+    comment="The evidence that nothing is missing, per day.",
+)
+
+ingestion_checkpoints = Table(
+    "ingestion_checkpoints",
+    metadata,
+    Column("source", _ASCII, primary_key=True),
+    Column("scope", _ASCII, primary_key=True),
+    Column("position", JSONB, nullable=False),
+    _instant("updated_at", server_default=func.now()),
+    comment="How far a source has been loaded; committed with the rows it speaks for.",
+)
+
+rest_budget = Table(
+    "rest_budget",
+    metadata,
+    Column("budget_id", SmallInteger, primary_key=True),
+    Column("tokens", DOUBLE_PRECISION, nullable=False, comment="may be negative: reserved ahead"),
+    _instant("updated_at", server_default=func.now()),
+    comment="One token bucket for all processes that ask the exchange's REST API.",
+)
+
+ingestion_metrics = Table(
+    "ingestion_metrics",
+    metadata,
+    Column("name", _ASCII, primary_key=True),
+    Column("labels", _ASCII, primary_key=True, comment='as in Prometheus text: channel="trade"'),
+    Column("value", DOUBLE_PRECISION, nullable=False),
+    _instant("updated_at", server_default=func.now()),
+    comment="Counters and gauges of the ingesting processes, for status, health and metrics.",
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", BigInteger, Identity(), primary_key=True),
+    Column("key_hash", LargeBinary, nullable=False, unique=True, comment="SHA-256 of the key"),
+    Column("prefix", _ASCII, nullable=False, comment="first characters, shown in lists"),
+    Column("name", Text, nullable=False),
+    _instant("created_at", server_default=func.now()),
+    _instant("expires_at", nullable=True),
+    _instant("revoked_at", nullable=True),
+    comment="Customers' keys; only a hash is stored.",
+)

@@ -1,0 +1,1 @@
+"""Pure arithmetic over tables: queries in, queries out."""
