@@ -1,0 +1,1 @@
+"""Running the whole: starting and watching its processes, checking the ground, saying how it is."""

@@ -1,0 +1,1 @@
+"""Writes, one module per table family; the caller owns the transaction."""
