@@ -18,7 +18,11 @@ class Settings(BaseSettings):
     """Read from the environment, then from `.env`; `KALSHI_` leads the names without a fixed one."""
 
     model_config = SettingsConfigDict(
-        env_prefix="KALSHI_", env_file=".env", extra="ignore", populate_by_name=True
+        env_prefix="KALSHI_",
+        env_file=".env",
+        env_ignore_empty=True,  # a line without a value in .env leaves the default
+        extra="ignore",
+        populate_by_name=True,
     )
 
     home: Path = Field(Path(".kalshi"), description="embedded database, tape, Dagster home, demo key")
@@ -27,10 +31,20 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DATABASE_URL", "KALSHI_DATABASE_URL"),
         description="PostgreSQL URL; unset: an embedded PostgreSQL 18 under the home folder",
     )
+    dagster_database_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DAGSTER_PG_URL"),
+        description="Dagster's own storage; unset: the database dagster on the same server",
+    )
     rest_url: str = Field(PRODUCTION_REST_URL, description="the exchange's REST base URL")
     ws_url: str = Field(PRODUCTION_WS_URL, description="the exchange's WebSocket URL")
     api_key_id: str | None = Field(None, description="key id; unset: the simulator is recorded")
     private_key_path: Path | None = Field(None, description="PEM file, RSA or Ed25519")
+    simulated_exchange: bool = Field(
+        False,
+        validation_alias=AliasChoices("KALSHI_SIMULATED"),
+        description="the configured exchange is the simulator; set by `kalshi-platform up`",
+    )
     rest_tokens_per_second: float = Field(200, gt=0, description="read budget of the account's tier")
     flush_seconds: float = Field(0.1, gt=0, le=1, description="longest time a frame waits in memory")
     segment_seconds: float = Field(300, gt=0, description="a new tape file every so often")
@@ -44,8 +58,8 @@ class Settings(BaseSettings):
 
     @property
     def simulated(self) -> bool:
-        """Whether the made-up exchange is recorded, since no key is configured."""
-        return self.api_key_id is None
+        """Whether the made-up exchange is recorded, as it is when no key is configured."""
+        return self.simulated_exchange or self.api_key_id is None
 
     @property
     def tape_folder(self) -> Path:
