@@ -1,0 +1,355 @@
+"""The exchange's messages as typed structures, and the one place where its words become ours.
+
+The wire writes prices as dollar strings and counts as strings with two decimals; here they become
+integers: micros (millionths of a dollar) and centis (hundredths of a contract). No float is made.
+Unknown fields are allowed everywhere; a missing or unreadable required one raises `Unreadable`.
+
+Source: the WebSocket and REST references of docs.kalshi.com, read 2026-10 (AsyncAPI, OpenAPI 3.31).
+"""
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+MICROS_PER_DOLLAR = 1_000_000
+
+Side = Literal["yes", "no"]
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# Kalshi opened in 2021; a time before 2018 or after 2100 is a unit error, not a time.
+_EARLIEST_MS = 1_514_764_800_000
+_LATEST_MS = 4_102_444_800_000
+
+
+class Unreadable(ValueError):
+    """A message that cannot be read; the text says which field and why."""
+
+
+class Trade(Struct, frozen=True):
+    """One trade as one source reported it, in our units."""
+
+    trade_id: str
+    market_ticker: str
+    yes_price_micros: int
+    count_centis: int
+    taker_side: Side
+    is_block_trade: bool | None
+    traded_at_micros: int
+    """Unix microseconds on the exchange's clock."""
+    exact_time: bool
+    """Whether the source gives microseconds (REST) or cuts to milliseconds (WebSocket)."""
+
+
+class Quote(Struct, frozen=True):
+    """One ticker message in our units."""
+
+    market_ticker: str
+    quoted_at_ms: int
+    price_micros: int
+    yes_bid_micros: int
+    yes_ask_micros: int
+    yes_bid_size_centis: int
+    yes_ask_size_centis: int
+    last_trade_size_centis: int
+    volume_centis: int
+    open_interest_centis: int
+    dollar_volume: int
+    dollar_open_interest: int
+
+
+# What the wire carries ---------------------------------------------------------------------------
+
+
+class TradeMessage(Struct):
+    trade_id: str
+    market_ticker: str
+    yes_price_dollars: str
+    no_price_dollars: str
+    count_fp: str
+    ts_ms: int
+    taker_outcome_side: Side | UnsetType = UNSET
+    taker_side: Side | UnsetType = UNSET  # the same under its deprecated name
+    is_block_trade: bool | UnsetType = UNSET  # always sent only since 2026-08-13
+
+
+class TickerMessage(Struct):
+    market_ticker: str
+    price_dollars: str
+    yes_bid_dollars: str
+    yes_ask_dollars: str
+    yes_bid_size_fp: str
+    yes_ask_size_fp: str
+    last_trade_size_fp: str
+    volume_fp: str
+    open_interest_fp: str
+    dollar_volume: int
+    dollar_open_interest: int
+    ts_ms: int
+
+
+class LifecycleMessage(Struct):
+    """The fields that index a lifecycle message; the rest stays JSON."""
+
+    event_type: str | UnsetType = UNSET
+    market_ticker: str | UnsetType = UNSET
+    event_ticker: str | UnsetType = UNSET
+
+
+class ErrorMessage(Struct):
+    code: int
+    msg: str = ""
+
+
+class SubscribedMessage(Struct):
+    channel: str
+    sid: int
+
+
+class TradeFrame(Struct, tag_field="type", tag="trade"):
+    sid: int
+    seq: int
+    msg: TradeMessage
+    sending_ts_ms: int | UnsetType = UNSET
+
+
+class TickerFrame(Struct, tag_field="type", tag="ticker"):
+    sid: int
+    msg: TickerMessage
+    sending_ts_ms: int | UnsetType = UNSET
+
+
+class _SequencedFrame(Struct):
+    sid: int
+    seq: int
+    msg: Raw
+    sending_ts_ms: int | UnsetType = UNSET
+
+
+class MarketLifecycleFrame(_SequencedFrame, tag_field="type", tag="market_lifecycle_v2"):
+    """An ordinary market changed."""
+
+
+class ComboLifecycleFrame(_SequencedFrame, tag_field="type", tag="multivariate_market_lifecycle"):
+    """A combo market changed."""
+
+
+class EventLifecycleFrame(_SequencedFrame, tag_field="type", tag="event_lifecycle"):
+    """An event was created."""
+
+
+class EventFeeFrame(_SequencedFrame, tag_field="type", tag="event_fee_update"):
+    """An event's fee was overridden, or the override cleared."""
+
+
+class BookSnapshotFrame(_SequencedFrame, tag_field="type", tag="orderbook_snapshot"):
+    """A whole book."""
+
+
+class BookDeltaFrame(_SequencedFrame, tag_field="type", tag="orderbook_delta"):
+    """One level of a book changed."""
+
+
+class SubscribedFrame(Struct, tag_field="type", tag="subscribed"):
+    msg: SubscribedMessage
+    id: int | UnsetType = UNSET
+
+
+class OkFrame(Struct, tag_field="type", tag="ok"):
+    id: int | UnsetType = UNSET
+    sid: int | UnsetType = UNSET
+    seq: int | UnsetType = UNSET
+
+
+class UnsubscribedFrame(Struct, tag_field="type", tag="unsubscribed"):
+    sid: int
+    seq: int | UnsetType = UNSET
+    id: int | UnsetType = UNSET
+
+
+class ErrorFrame(Struct, tag_field="type", tag="error"):
+    msg: ErrorMessage
+    id: int | UnsetType = UNSET
+    sid: int | UnsetType = UNSET
+    seq: int | UnsetType = UNSET
+
+
+LifecycleFrame = MarketLifecycleFrame | ComboLifecycleFrame | EventLifecycleFrame | EventFeeFrame
+Frame = (
+    TradeFrame
+    | TickerFrame
+    | MarketLifecycleFrame
+    | ComboLifecycleFrame
+    | EventLifecycleFrame
+    | EventFeeFrame
+    | BookSnapshotFrame
+    | BookDeltaFrame
+    | SubscribedFrame
+    | OkFrame
+    | UnsubscribedFrame
+    | ErrorFrame
+)
+
+read_lifecycle = msgspec.json.Decoder(LifecycleMessage).decode
+
+
+class _RestTrade(Struct):
+    trade_id: str
+    ticker: str
+    yes_price_dollars: str
+    no_price_dollars: str
+    count_fp: str
+    created_time: _Instant
+    taker_outcome_side: Side | UnsetType = UNSET
+    taker_side: Side | UnsetType = UNSET
+    is_block_trade: bool | UnsetType = UNSET
+
+
+class _RestTradesPage(Struct):
+    trades: list[Raw]
+    cursor: str | None = None
+
+
+_decode_rest_page = msgspec.json.Decoder(_RestTradesPage).decode
+_decode_rest_trade = msgspec.json.Decoder(_RestTrade).decode
+
+
+# Translation -------------------------------------------------------------------------------------
+
+
+def read_trade(message: TradeMessage) -> Trade:
+    """A WebSocket trade in our units.
+
+    Raises:
+        Unreadable: a price outside (0, 1], sides that do not sum to 1, a count that is not
+            positive, a time that is none, an id that is no UUID.
+    """
+    ts_ms = message.ts_ms
+    if not _EARLIEST_MS <= ts_ms <= _LATEST_MS:
+        raise Unreadable(f"ts_ms {ts_ms} is no time in milliseconds")
+    side = message.taker_outcome_side
+    return _trade(message, message.market_ticker, side, ts_ms * 1000, exact_time=False)
+
+
+def read_rest_trades(body: bytes) -> tuple[list[Trade], list[tuple[bytes, str]], str | None]:
+    """One page of GET /markets/trades or /historical/trades.
+
+    Returns:
+        The trades, the unreadable ones as (bytes, reason), and the next page's cursor or None.
+
+    Raises:
+        Unreadable: the body is not a page of trades at all.
+    """
+    try:
+        page = _decode_rest_page(body)
+    except msgspec.DecodeError as error:
+        raise Unreadable(f"not a page of trades: {error}") from error
+    trades: list[Trade] = []
+    rejected: list[tuple[bytes, str]] = []
+    for raw in page.trades:
+        try:
+            wire = _decode_rest_trade(raw)
+            traded_at = (wire.created_time - _EPOCH) // _MICROSECOND
+            trades.append(
+                _trade(wire, wire.ticker, wire.taker_outcome_side, traded_at, exact_time=True)
+            )
+        except (msgspec.DecodeError, Unreadable) as error:
+            rejected.append((bytes(raw), str(error)))
+    return trades, rejected, page.cursor or None
+
+
+def _trade(
+    wire: TradeMessage | _RestTrade,
+    market_ticker: str,
+    side: Side | UnsetType,
+    traded_at_micros: int,
+    *,
+    exact_time: bool,
+) -> Trade:
+    yes_price = micros(wire.yes_price_dollars)
+    if not 0 < yes_price <= MICROS_PER_DOLLAR:
+        raise Unreadable(f"yes_price_dollars {wire.yes_price_dollars} is not within (0, 1]")
+    if yes_price + micros(wire.no_price_dollars) != MICROS_PER_DOLLAR:
+        raise Unreadable(
+            f"yes {wire.yes_price_dollars} and no {wire.no_price_dollars} do not sum to 1"
+        )
+    count = centis(wire.count_fp)
+    if count == 0:
+        raise Unreadable("count_fp is zero")
+    if side is UNSET:
+        side = wire.taker_side
+        if side is UNSET:
+            raise Unreadable("Object missing required field `taker_outcome_side`")
+    if not market_ticker:
+        raise Unreadable("market ticker is empty")
+    block = wire.is_block_trade
+    return Trade(
+        wire.trade_id,
+        market_ticker,
+        yes_price,
+        count,
+        side,
+        None if block is UNSET else block,
+        traded_at_micros,
+        exact_time,
+    )
+
+
+def read_quote(message: TickerMessage) -> Quote:
+    """A ticker message in our units.
+
+    Raises:
+        Unreadable: a price outside [0, 1], a number that is none.
+    """
+    if not _EARLIEST_MS <= message.ts_ms <= _LATEST_MS:
+        raise Unreadable(f"ts_ms {message.ts_ms} is no time in milliseconds")
+    prices = (
+        micros(message.price_dollars),
+        micros(message.yes_bid_dollars),
+        micros(message.yes_ask_dollars),
+    )
+    if max(prices) > MICROS_PER_DOLLAR:
+        raise Unreadable("a price is beyond 1 dollar")
+    return Quote(
+        message.market_ticker,
+        message.ts_ms,
+        *prices,
+        centis(message.yes_bid_size_fp),
+        centis(message.yes_ask_size_fp),
+        centis(message.last_trade_size_fp),
+        centis(message.volume_fp),
+        centis(message.open_interest_fp),
+        message.dollar_volume,
+        message.dollar_open_interest,
+    )
+
+
+# The same few thousand strings come again and again: a dictionary look-up beats parsing.
+@lru_cache(maxsize=1 << 16)
+def micros(text: str) -> int:
+    """A dollar string in millionths of a dollar: "0.3600" → 360000; exact, or `Unreadable`."""
+    return _scaled(text, 6)
+
+
+@lru_cache(maxsize=1 << 16)
+def centis(text: str) -> int:
+    """A count string in hundredths of a contract: "136.00" → 13600; exact, or `Unreadable`."""
+    return _scaled(text, 2)
+
+
+def _scaled(text: str, places: int) -> int:
+    whole, point, fraction = text.partition(".")
+    digits = whole + fraction
+    # isdigit alone accepts digits of other scripts.
+    if not (digits.isascii() and digits.isdigit() and whole) or (point and not fraction):
+        raise Unreadable(f"{text!r} is not a decimal number")
+    kept = fraction[:places]
+    if fraction[places:].strip("0"):
+        raise Unreadable(f"{text!r} has more than {places} decimals")
+    value = int(whole + kept.ljust(places, "0"))
+    if value >= 1 << 62:
+        raise Unreadable(f"{text!r} is too large")
+    return value

@@ -1,0 +1,56 @@
+"""Landing: trades of any source go through `raw_trades` into `trades` by the same door."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import psycopg
+
+from kalshi_platform.exchange.messages import Trade
+from kalshi_platform.storage.writes.markets import name_markets
+from kalshi_platform.storage.writes.trades import (
+    Landed,
+    encode_trade,
+    ensure_trade_partitions,
+    merge_trades,
+)
+
+
+def land_rest_trades(
+    connection: psycopg.Connection,
+    trades: Sequence[Trade],
+    *,
+    source: Literal["rest", "historical"],
+    received_at: datetime,
+) -> Landed:
+    """Land one REST page; the caller commits.
+
+    Returns:
+        How many were reported, how many were new, how many known ones gained something
+        (microseconds, mostly).
+    """
+    if not trades:
+        return Landed(0, 0, 0)
+    landed_at = datetime.now(UTC)
+    ensure_trade_partitions(connection, trades, landed_at)
+    name_markets(connection, {trade.market_ticker for trade in trades})
+    return merge_trades(connection, list(_encoded(trades, source, landed_at, received_at)))
+
+
+def _encoded(
+    trades: Sequence[Trade], source: str, landed_at: datetime, received_at: datetime
+) -> Iterable[bytes]:
+    landed_at_micros = unix_micros(landed_at)
+    received_at_micros = unix_micros(received_at)
+    for trade in trades:
+        yield encode_trade(
+            trade,
+            source=source,
+            landed_at_micros=landed_at_micros,
+            received_at_micros=received_at_micros,
+        )
+
+
+def unix_micros(instant: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return int(instant.timestamp()) * 1_000_000 + instant.microsecond
