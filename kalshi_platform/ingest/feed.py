@@ -1,0 +1,135 @@
+"""What the loader knows of the feed: which subscription carries which channel, and how far.
+
+Pure bookkeeping over frames and connection events, in the order of the tape. It answers one
+question: where may something have been lost? Its state is saved with each batch, so a loader that
+is killed continues with the same knowledge.
+"""
+
+from datetime import UTC, datetime
+
+from msgspec import Struct, field
+
+from kalshi_platform.storage.writes.gaps import Gap
+
+# Numbers that a sid skipped and that may still come (frames can be reordered).
+_LONGEST_MISSING = 10_000
+
+
+class Subscription(Struct):
+    """One sid of one connection."""
+
+    channel: str
+    seq: int = 0
+    missing: list[int] = field(default_factory=list)
+
+
+class Channel(Struct):
+    """One channel over all connections."""
+
+    complete_until_ms: int
+    """Exchange time of the last message; nothing before it is missing but recorded gaps."""
+
+
+class FeedState(Struct):
+    """Everything the loader must remember between batches."""
+
+    connection: int = 0
+    frames: int = 0
+    subscriptions: dict[int, Subscription] = field(default_factory=dict)
+    channels: dict[str, Channel] = field(default_factory=dict)
+    cause: str = "restart"
+    """Why the subscriptions that come next are needed."""
+
+    def enter(self, connection: int) -> None:
+        """A line of `connection` follows; sids begin anew with each connection."""
+        if connection != self.connection:
+            self.connection = connection
+            self.frames = 0
+            self.subscriptions = {}
+
+    def subscribed(self, channel: str, sid: int, at_ms: int) -> Gap | None:
+        """A channel is carried by `sid` from now on; what came before its first message is a gap."""
+        self.subscriptions[sid] = Subscription(channel)
+        known = self.channels.get(channel)
+        if known is None:
+            self.channels[channel] = Channel(at_ms)
+            return None
+        gap = self._gap(channel, self.cause, known.complete_until_ms, at_ms)
+        known.complete_until_ms = max(known.complete_until_ms, at_ms)
+        return gap
+
+    def sequenced(self, sid: int, seq: int, at_ms: int) -> tuple[bool, Gap | None]:
+        """A numbered frame arrived.
+
+        Returns:
+            Whether it is new (a repeated number is not), and the gap that it reveals.
+        """
+        subscription = self.subscriptions.get(sid)
+        if subscription is None:
+            # The tape lost the reply that named the channel: nothing to compare with.
+            return True, None
+        expected = subscription.seq + 1
+        if seq < expected:
+            if seq in subscription.missing:
+                subscription.missing.remove(seq)
+                return True, None
+            return False, None
+        gap = None
+        if seq > expected:
+            known = self.channels[subscription.channel]
+            gap = self._gap(
+                subscription.channel,
+                "sequence_jump",
+                known.complete_until_ms,
+                at_ms,
+                first_seq=expected,
+                last_seq=seq - 1,
+            )
+            subscription.missing.extend(range(max(expected, seq - _LONGEST_MISSING), seq))
+            del subscription.missing[:-_LONGEST_MISSING]
+        subscription.seq = seq
+        return True, gap
+
+    def reached(self, channel: str, at_ms: int) -> None:
+        """A message of the channel with this exchange time has been read."""
+        known = self.channels.get(channel)
+        if known is None:
+            self.channels[channel] = Channel(at_ms)
+        elif at_ms > known.complete_until_ms:
+            known.complete_until_ms = at_ms
+
+    def unread(self, sid: int, at_ms: int, reason: str) -> Gap | None:
+        """A message of this subscription could not be read: what it said is missing."""
+        subscription = self.subscriptions.get(sid)
+        if subscription is None:
+            return None
+        start_ms = self.channels[subscription.channel].complete_until_ms
+        return self._gap(
+            subscription.channel, "rejected_message", start_ms, at_ms, detail=reason
+        )
+
+    def _gap(
+        self,
+        channel: str,
+        cause: str,
+        start_ms: int,
+        end_ms: int,
+        *,
+        first_seq: int | None = None,
+        last_seq: int | None = None,
+        detail: str | None = None,
+    ) -> Gap:
+        return Gap(
+            channel=channel,
+            cause=cause,
+            starts_at=_instant(start_ms),
+            ends_at=_instant(max(start_ms, end_ms)),
+            connection=self.connection,
+            first_seq=first_seq,
+            last_seq=last_seq,
+            detail=detail,
+        )
+
+
+def _instant(unix_ms: int) -> datetime:
+    return datetime.fromtimestamp(unix_ms // 1000, UTC).replace(microsecond=unix_ms % 1000 * 1000)

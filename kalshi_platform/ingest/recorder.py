@@ -1,0 +1,166 @@
+"""The recorder: socket to tape, and nothing else.
+
+It never waits for the database. Two guards keep it alone: a file lock on the tape's folder (one
+writer a tape, even while the database is down) and the lease in the database (one recorder of this
+database, wherever it runs). A recorder whose lease went to another stops.
+"""
+
+import asyncio
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import psycopg
+import structlog
+
+from kalshi_platform.exchange.signing import Signer
+from kalshi_platform.exchange.stream import Stream
+from kalshi_platform.ingest.tape import TapeWriter
+from kalshi_platform.storage.leases import RECORDER, Lease
+
+log = structlog.get_logger()
+
+PUBLIC_CHANNELS = ("trade", "ticker", "market_lifecycle_v2", "multivariate_market_lifecycle")
+_LEASE_SECONDS = 0.5
+_encode = msgspec.json.Encoder().encode
+
+
+class LeaseHeld(RuntimeError):
+    """Another recorder is at work."""
+
+
+class Recorder:
+    """Records the public channels until it is told to stop.
+
+    Args:
+        database_url: where the lease lives.
+        tape_folder: where frames go.
+        ws_url, signer: the exchange.
+        flush_seconds: longest time a frame waits in memory before it is on disk.
+        segment_seconds: a new tape file every so often.
+        silence_seconds: see `exchange.stream.Stream`.
+        flushed: set whenever something new is on the tape.
+    """
+
+    def __init__(
+        self,
+        *,
+        database_url: str,
+        tape_folder: Path,
+        ws_url: str,
+        signer: Signer,
+        flush_seconds: float,
+        segment_seconds: float,
+        silence_seconds: float,
+        channels: Sequence[str] = PUBLIC_CHANNELS,
+        flushed: threading.Event | None = None,
+    ) -> None:
+        self._tape_folder = tape_folder
+        self._flush_seconds = flush_seconds
+        self._writer = TapeWriter(tape_folder, segment_seconds)
+        self._lease = Lease(database_url, RECORDER)
+        self._lines: list[bytes] = []
+        self._flushed = flushed or threading.Event()
+        self._stream = Stream(ws_url, signer, channels, self, silence_seconds)
+
+    # What the stream hands over (exchange.stream.Sink) ----------------------------------------
+
+    def frame(self, connection: int, received_at_ns: int, data: bytes) -> None:
+        if b"\n" in data:
+            data = msgspec.json.format(data, indent=-1)
+        self._lines.append(
+            b'{"received_at_ns":%d,"connection":%d,"frame":%b}\n'
+            % (received_at_ns, connection, data)
+        )
+
+    def text(self, connection: int, received_at_ns: int, data: bytes) -> None:
+        line = {
+            "received_at_ns": received_at_ns,
+            "connection": connection,
+            "text": data.decode(errors="backslashreplace"),
+        }
+        self._lines.append(_encode(line) + b"\n")
+
+    def event(self, connection: int, event: str, **fields: str | int) -> None:
+        line = {"received_at_ns": time.time_ns(), "connection": connection, "event": event}
+        self._lines.append(_encode(line | fields) + b"\n")
+
+    # The run ------------------------------------------------------------------------------------
+
+    async def run(self, stop: threading.Event) -> None:
+        """Record until `stop` is set; what was received is on the tape when this returns.
+
+        Raises:
+            LeaseHeld: another recorder runs, or has taken over.
+            TapeFull: the disk is full.
+            ExchangeError: the exchange refuses us for good.
+        """
+        lock = self._lock_folder()
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await asyncio.to_thread(self._take_lease)
+            tasks = [
+                asyncio.create_task(self._stream.run()),
+                asyncio.create_task(self._flush_regularly()),
+                asyncio.create_task(self._keep_lease()),
+                asyncio.create_task(_wait_for(stop)),
+            ]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._flush(self._take_lines())
+            self._writer.close()
+            self._lease.release()
+            os.close(lock)
+
+    def _lock_folder(self) -> int:
+        lock = os.open(self._tape_folder / "recorder.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise LeaseHeld(
+                f"Another recorder writes to the tape at {self._tape_folder}."
+            ) from None
+        return lock
+
+    def _take_lease(self) -> None:
+        """Take the lease, keep it, or go on without it while the database is away."""
+        try:
+            if not self._lease.still_held() and not self._lease.acquire():
+                raise LeaseHeld("Another recorder holds the lease of this database.")
+        except psycopg.OperationalError as error:
+            log.warning("lease_unknown", error=str(error).strip())
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(_LEASE_SECONDS)
+            await asyncio.to_thread(self._take_lease)
+
+    async def _flush_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._flush_seconds)
+            if lines := self._take_lines():
+                # In a thread: neither compression nor a slow disk may hold up the reader.
+                await asyncio.to_thread(self._flush, lines)
+
+    def _take_lines(self) -> list[bytes]:
+        lines, self._lines = self._lines, []
+        return lines
+
+    def _flush(self, lines: list[bytes]) -> None:
+        self._writer.write(b"".join(lines))
+        self._flushed.set()
+
+
+async def _wait_for(stop: threading.Event) -> None:
+    while not stop.is_set():
+        await asyncio.sleep(0.1)
