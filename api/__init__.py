@@ -1,1 +1,1 @@
-"""The HTTP API that serves the published tables to customers, read-only."""
+"""The customers' REST API: parses, reads with a role that cannot write, answers."""

@@ -15,6 +15,9 @@ import msgspec
 # reaches this number, so it stands for null where rows are compared as a whole.
 _LAST_ORDER = 2**63 - 1
 
+# Stands between the objects of a page and, since JSON escapes line feeds, nowhere else.
+SEPARATOR = b",\n"
+
 
 class TradePosition(NamedTuple):
     """Where a trade stands in the order of all trades: `(traded_at, feed_order, trade_id)`."""
@@ -32,16 +35,16 @@ def dollars(micros: str) -> str:
     """
     whole = f"CASE WHEN {micros} < 1000000 THEN '0.' ELSE {micros} / 1000000 || '.' END"
     return (
-        f"CASE WHEN {micros} % 100 = 0"
-        f" THEN {whole} || lpad(({micros} / 100 % 10000)::text, 4, '0')"
-        f" ELSE {whole} || lpad(({micros} % 1000000)::text, 6, '0') END"
+        f"CASE WHEN mod({micros}, 100) = 0"
+        f" THEN {whole} || lpad(mod({micros} / 100, 10000)::text, 4, '0')"
+        f" ELSE {whole} || lpad(mod({micros}, 1000000)::text, 6, '0') END"
     )
 
 
 def cents(micros: str) -> str:
     """SQL for an amount in cents: an integer when whole, else exact decimals ("36", "36.25")."""
     return (
-        f"CASE WHEN {micros} % 10000 = 0 THEN ({micros} / 10000)::text"
+        f"CASE WHEN mod({micros}, 10000) = 0 THEN ({micros} / 10000)::text"
         f" ELSE trim_scale({micros} / 10000.0)::text END"
     )
 
@@ -49,14 +52,14 @@ def cents(micros: str) -> str:
 def contracts(centis: str) -> str:
     """SQL for a count of contracts: an integer when whole, else exact decimals ("12", "0.5")."""
     return (
-        f"CASE WHEN {centis} % 100 = 0 THEN ({centis} / 100)::text"
+        f"CASE WHEN mod({centis}, 100) = 0 THEN ({centis} / 100)::text"
         f" ELSE trim_scale({centis} / 100.0)::text END"
     )
 
 
 def fixed_contracts(centis: str) -> str:
     """SQL for a count of contracts with two decimals, at least 0 ("12.00")."""
-    return f"{centis} / 100 || '.' || lpad(({centis} % 100)::text, 2, '0')"
+    return f"{centis} / 100 || '.' || lpad(mod({centis}, 100)::text, 2, '0')"
 
 
 def instant(column: str) -> str:
@@ -94,14 +97,15 @@ def trades_page(
         limit: rows wanted; the statement reads one more, to know whether another page follows.
 
     Returns:
-        Statement and parameters. It answers one row: `trades` (text, the objects joined by a comma
-        and a line feed, oldest first; null when there are none), `trades_found` (limit + 1 at most),
-        `feed_orders` (their feed_order, in the same order).
+        Statement and parameters. It answers one row: `trades` (text, the objects joined by
+        SEPARATOR, oldest first; null when there are none), `trades_found` (limit + 1 at most),
+        `feed_order` (that of the trade number `limit`; null when there are fewer).
     """
     conditions = ["market_ticker = %(market_ticker)s"]
     parameters: dict[str, Any] = {
         "market_ticker": market_ticker,
         "ticker_member": f'","market_ticker":{msgspec.json.encode(market_ticker).decode()}',
+        "limit": limit,
         "rows": limit + 1,
     }
     lower = start
@@ -113,9 +117,7 @@ def trades_page(
             " > (%(lower)s, %(after_order)s, %(after_id)s)"
         )
         parameters["last_order"] = _LAST_ORDER
-        parameters["after_order"] = (
-            _LAST_ORDER if after.feed_order is None else after.feed_order
-        )
+        parameters["after_order"] = _LAST_ORDER if after.feed_order is None else after.feed_order
         parameters["after_id"] = after.trade_id
     if lower is not None:
         # The day is implied by the instant, but only the day tells the planner which partitions.
@@ -126,14 +128,14 @@ def trades_page(
         parameters |= {"end": end, "last_day": (end - timedelta(microseconds=1)).date()}
     statement = f"""\
 SELECT string_agg(trade, E',\\n') AS trades, count(*) AS trades_found,
-       array_agg(feed_order) AS feed_orders
+       (array_agg(feed_order))[%(limit)s] AS feed_order
 FROM (
     SELECT {_TRADE_JSON} AS trade, feed_order
     FROM trades
     WHERE {" AND ".join(conditions)}
     ORDER BY traded_at, feed_order, trade_id
     LIMIT %(rows)s
-) AS page"""
+) AS page"""  # noqa: S608 (constants; every value is bound)
     return statement, parameters
 
 

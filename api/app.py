@@ -1,0 +1,65 @@
+"""The application: parts put together, opened and closed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api.auth import Keys
+from api.completeness import Completeness
+from api.database import ReadDatabase
+from api.documentation import DESCRIPTION, TAGS, TITLE, install_documentation
+from api.errors import install_problem_handlers
+from api.routes import operations, trades
+from api.telemetry import RequestMetrics, Telemetry
+
+
+def create_app(
+    database_url: str, *, simulated: bool, connections: int = 10, statement_seconds: float = 5
+) -> FastAPI:
+    """The API on a database; nothing is opened before the application starts.
+
+    Args:
+        database_url: any spelling of a PostgreSQL URL; its user must be able to become the role
+            kalshi_reader.
+        simulated: whether the recorded exchange is the made-up one; shown in /health.
+        connections: most connections for customers' pages.
+        statement_seconds: longest time one page may take in the database.
+    """
+    database = ReadDatabase(
+        database_url, connections=connections, statement_seconds=statement_seconds
+    )
+    # Health has a connection of its own, so that it answers while all others are busy.
+    status_database = ReadDatabase(database_url, connections=1, statement_seconds=1, wait_seconds=1)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await database.open()
+        await status_database.open()
+        try:
+            yield
+        finally:
+            await database.close()
+            await status_database.close()
+
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version="1",
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.database = database
+    app.state.status_database = status_database
+    app.state.keys = Keys(database)
+    app.state.completeness = Completeness(database)
+    app.state.simulated = simulated
+    app.state.metrics = RequestMetrics()
+    install_problem_handlers(app)
+    install_documentation(app)
+    app.include_router(trades.router)
+    app.include_router(operations.router)
+    app.add_middleware(Telemetry, metrics=app.state.metrics)
+    return app

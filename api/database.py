@@ -1,0 +1,107 @@
+"""The API's side of the database: a small pool on a role that can only read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from kalshi_platform.storage.engine import libpq_url
+
+_log = structlog.get_logger(__name__)
+
+# enable_bitmapscan: a prepared statement's generic plan would otherwise collect and sort the whole
+# of a busy market to give its first page (docs/decisions; benchmarks/api.py watches it).
+_SESSION_OPTIONS = {
+    "role": "kalshi_reader",
+    "default_transaction_read_only": "on",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "jit": "off",
+    "enable_bitmapscan": "off",
+}
+
+
+class DatabaseUnavailable(Exception):
+    """The database could not answer now; the same request may succeed later."""
+
+
+class StatementTooSlow(Exception):
+    """The statement ran into its time limit."""
+
+
+class ReadDatabase:
+    """Runs statements that answer one row, each in its own read-only transaction.
+
+    Opening never fails: while the database is away statements raise DatabaseUnavailable, and the
+    first one after its return succeeds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int = 10,
+        statement_seconds: float = 5,
+        wait_seconds: float = 3,
+    ) -> None:
+        options = _SESSION_OPTIONS | {"statement_timeout": f"{statement_seconds * 1000:.0f}"}
+        self._pool = AsyncConnectionPool(
+            libpq_url(url),
+            kwargs={
+                "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+                "autocommit": True,
+                "connect_timeout": 2,
+                "application_name": "kalshi-platform api",
+            },
+            min_size=min(2, connections),
+            max_size=connections,
+            open=False,
+            timeout=wait_seconds,
+            # Given up soon, a connection is tried anew by the next request rather than after a
+            # pause that grows with the outage.
+            reconnect_timeout=1,
+        )
+
+    async def open(self) -> None:
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def row(
+        self, statement: str, parameters: Mapping[str, Any] | None = None
+    ) -> tuple[bytes | None, ...] | None:
+        """The first row of a statement's answer, each value as the text Postgres sent; or None.
+
+        Raises:
+            DatabaseUnavailable: no connection, or it broke twice.
+            StatementTooSlow: the statement ran into its time limit.
+        """
+        try:
+            try:
+                return await self._row(statement, parameters)
+            except psycopg.errors.QueryCanceled as error:
+                raise StatementTooSlow(str(error)) from error
+            except (PoolTimeout, PoolClosed):
+                raise
+            except psycopg.OperationalError as error:
+                # The server was restarted: every pooled connection may be dead. Reads may be
+                # repeated; once, on connections that were looked at.
+                _log.warning("database_connection_lost", error=str(error).strip())
+                await self._pool.check()
+                return await self._row(statement, parameters)
+        except psycopg.OperationalError as error:  # PoolTimeout is one, too
+            raise DatabaseUnavailable(str(error).strip()) from error
+
+    async def _row(
+        self, statement: str, parameters: Mapping[str, Any] | None
+    ) -> tuple[bytes | None, ...] | None:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(statement.encode(), parameters)
+            result = cursor.pgresult
+            assert result is not None
+            if result.ntuples == 0:
+                return None
+            return tuple(result.get_value(0, column) for column in range(result.nfields))

@@ -1,0 +1,60 @@
+"""/docs without a network: Swagger UI's files come from an installed package."""
+
+from importlib.resources import as_file, files
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import HTMLResponse
+
+TITLE = "Kalshi market data"
+DESCRIPTION = """\
+Trades and candles of the prediction-market exchange Kalshi, recorded from its feed and compared
+with its own record.
+
+**Keys.** Send `Authorization: Bearer KEY` or `X-API-Key: KEY`. `kalshi-platform keys create NAME`
+makes one. A revoked key stops working within ten seconds.
+
+**Numbers.** `*_dollars` and `*_fp` are exact text. The plain fields are JSON numbers: prices in
+cents (`36`, or `36.25` where the tick is finer), counts in contracts (`12`, `0.5`). No value has
+passed through binary floating point here; parse them as decimals to keep it so.
+
+**Times.** Answers are in UTC with microseconds. Requests take ISO 8601 with an offset or Unix
+seconds; a time without an offset is refused. Windows are half-open: `[start_time, end_time)`.
+
+**Order and pages.** Oldest first. Where `has_more` is true, send `next_cursor` back as `cursor`
+with the same other fields. A cursor belongs to its query and is refused with any other; it never
+expires. Trades of one instant keep the order of the feed where it is known, else of `trade_id`.
+
+**Completeness.** `X-Data-Status` comes with every page: `complete` (each day of the window was
+compared with the exchange's own record), `unverified` (recorded without a known gap, not yet
+compared) or `gaps` (something in the window is known to be missing or is being fetched).
+
+**Errors** are `application/problem+json` (RFC 9457): `title`, `status`, `detail` with the remedy,
+`field` with the input at fault, and `request_id`, which is also in the `X-Request-Id` header.
+503 comes with `Retry-After`.
+
+**Limits.** Trades: 1,000 a page, any window. Candles: 5,000 a page, a window of 50,000 intervals.
+A statement runs for 5 seconds at most.
+"""
+TAGS = [
+    {"name": "trades", "description": "Every trade, once."},
+    {"name": "candles", "description": "Open, high, low, close and volume per interval."},
+    {"name": "operations", "description": "For operators: no key."},
+]
+
+
+def install_documentation(app: FastAPI) -> None:
+    """Serve /docs and the files it needs."""
+    with as_file(files("fastapi_offline") / "static") as folder:
+        app.mount("/docs/assets", StaticFiles(directory=folder), name="docs-assets")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=TITLE,
+            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="/docs/assets/swagger-ui.css",
+            swagger_favicon_url="/docs/assets/favicon.png",
+        )

@@ -1,0 +1,193 @@
+"""What can go wrong with a request, and how it is said: `application/problem+json` (RFC 9457)."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from api.database import DatabaseUnavailable, StatementTooSlow
+from api.schemas import Problem
+
+_TYPE_PREFIX = "urn:kalshi-platform:problem:"
+
+
+class ProblemError(Exception):
+    """A request that cannot be answered; subclasses say why, and carry their status.
+
+    Args:
+        detail: one sentence for the caller, with the remedy where there is one.
+        field: the input at fault, by the name the caller gave it.
+    """
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    name = "internal"
+    title = "Something went wrong on our side"
+
+    def __init__(
+        self, detail: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.headers = headers or {}
+
+
+class InvalidInput(ProblemError):
+    """A field of the request cannot be used."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    name = "invalid_input"
+    title = "The request is not valid"
+
+
+class UnknownMarket(ProblemError):
+    """No message has ever named this market."""
+
+    status = HTTPStatus.NOT_FOUND
+    name = "unknown_market"
+    title = "No such market"
+
+
+class Unauthorized(ProblemError):
+    """No key, or none that opens this door."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    name = "unauthorized"
+    title = "A valid API key is needed"
+
+
+class Unavailable(ProblemError):
+    """The database cannot answer now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    name = "unavailable"
+    title = "The data cannot be reached right now"
+
+
+def problem_response(
+    request_id: str,
+    status: int,
+    *,
+    name: str,
+    title: str,
+    detail: str,
+    field: str | None = None,
+    errors: list[dict[str, str | None]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """One problem as an answer; absent members are left out, as the RFC has it."""
+    members: dict[str, Any] = {
+        "type": _TYPE_PREFIX + name,
+        "title": title,
+        "status": int(status),
+        "detail": detail,
+        "field": field,
+        "errors": errors,
+        "request_id": request_id,
+    }
+    return Response(
+        msgspec.json.encode({key: value for key, value in members.items() if value is not None}),
+        int(status),
+        headers,
+        media_type="application/problem+json",
+    )
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route: which problems it answers with, besides 401 and 503."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "model": Problem,
+            "content": {"application/problem+json": {"schema": {"$ref": _PROBLEM_SCHEMA}}},
+        }
+        for status in sorted({*statuses, 401, 503})
+    }
+
+
+_PROBLEM_SCHEMA = "#/components/schemas/Problem"
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every known error as a problem; unknown ones are the middleware's."""
+
+    @app.exception_handler(ProblemError)
+    async def known(request: Request, error: ProblemError) -> Response:
+        return problem_response(
+            request.state.request_id,
+            error.status,
+            name=error.name,
+            title=error.title,
+            detail=error.detail,
+            field=error.field,
+            headers=error.headers,
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        errors = [_reason(reason) for reason in error.errors()]
+        return problem_response(
+            request.state.request_id,
+            InvalidInput.status,
+            name=InvalidInput.name,
+            title=InvalidInput.title,
+            detail=str(errors[0]["detail"]),
+            field=errors[0]["field"],
+            errors=errors if len(errors) > 1 else None,
+        )
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        phrase = HTTPStatus(error.status_code).phrase
+        return problem_response(
+            request.state.request_id,
+            error.status_code,
+            name=phrase.lower().replace(" ", "_"),
+            title=phrase,
+            detail=f"{request.method} {request.url.path}: {error.detail}. See /docs.",
+            headers=error.headers,
+        )
+
+    @app.exception_handler(DatabaseUnavailable)
+    async def away(request: Request, _error: DatabaseUnavailable) -> Response:
+        return await known(
+            request,
+            Unavailable(
+                "The database does not answer; try again in a few seconds.",
+                headers={"Retry-After": "2"},
+            ),
+        )
+
+    @app.exception_handler(StatementTooSlow)
+    async def slow(request: Request, _error: StatementTooSlow) -> Response:
+        return await known(
+            request,
+            Unavailable(
+                "The database took too long; try again, or ask for a narrower window.",
+                headers={"Retry-After": "5"},
+            ),
+        )
+
+
+def _reason(reason: Mapping[str, Any]) -> dict[str, str | None]:
+    """One pydantic error in the caller's words: where it is, and what is wrong."""
+    place, *path = reason["loc"]
+    if reason["type"] == "json_invalid":
+        return {
+            "field": "body",
+            "detail": f"The body is not JSON: {reason['ctx']['error']} at character {path[0]}.",
+        }
+    field = ".".join(str(part) for part in path) or str(place)
+    if reason["type"] == "extra_forbidden":
+        return {"field": field, "detail": f"{field}: there is no such field."}
+    if field == "body":
+        return {
+            "field": field,
+            "detail": "The body must be a JSON object, sent with Content-Type: application/json.",
+        }
+    message = str(reason["msg"]).removeprefix("Value error, ")
+    return {"field": field, "detail": f"{field}: {message[:1].lower()}{message[1:]}."}

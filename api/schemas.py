@@ -1,0 +1,68 @@
+"""The shapes of answers, as documented and as tests hold the bytes to them.
+
+Pages are built as text by Postgres and passed through; no object here is made on the way.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+Record = TypeVar("Record")
+
+# JSON numbers, exact to the last digit; decimal in Python, never a float.
+Number = Annotated[Decimal, WithJsonSchema({"type": "number"})]
+Dollars = Annotated[
+    str, Field(pattern=r"^\d+\.\d{4}(\d\d)?$", description="Dollars, exact, 4 or 6 decimals.")
+]
+Contracts = Annotated[str, Field(pattern=r"^\d+\.\d{2}$", description="Contracts, 2 decimals.")]
+UtcInstant = Annotated[datetime, Field(description="ISO 8601, UTC, ends in Z.")]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(_Shape, Generic[Record]):
+    """One page of records, oldest first."""
+
+    data: list[Record]
+    next_cursor: str | None = Field(description="Send it back for the next page; null on the last.")
+    has_more: bool
+    request_id: str = Field(
+        description="The same as the X-Request-Id header; name it in questions."
+    )
+    response_time: Number = Field(description="Seconds this answer took.")
+
+
+class Trade(_Shape):
+    """One trade, at the price of yes; the price of no is what remains of a dollar."""
+
+    trade_id: str = Field(examples=["5c1f4a66-1d3c-4f7d-8a7e-0c6a3f3b2f10"])
+    market_ticker: str = Field(examples=["KXHIGHNY-26NOV20-T50"])
+    yes_price: Number = Field(description="Cents; whole or with decimals.", examples=[36, 36.25])
+    no_price: Number = Field(description="Cents.", examples=[64, 63.75])
+    yes_price_dollars: Dollars = Field(examples=["0.3600", "0.3625"])
+    no_price_dollars: Dollars = Field(examples=["0.6400", "0.6375"])
+    count: Number = Field(description="Contracts.", examples=[12, 0.5])
+    count_fp: Contracts = Field(examples=["12.00", "0.50"])
+    taker_side: Literal["yes", "no"]
+    is_block_trade: bool | None = Field(description="Null where no source said.")
+    ts: UtcInstant = Field(
+        description="When it traded: ISO 8601, UTC, microseconds (milliseconds until the REST"
+        " sweep has confirmed the trade).",
+        examples=["2026-11-20T18:00:05.123456Z"],
+    )
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(examples=["urn:kalshi-platform:problem:invalid_input"])
+    title: str
+    status: int = Field(examples=[422])
+    detail: str = Field(description="One sentence, with the remedy where there is one.")
+    field: str | None = Field(None, description="The input at fault.", examples=["end_time"])
+    errors: list[dict[str, Any]] | None = Field(None, description="Each of several faults.")
+    request_id: str
