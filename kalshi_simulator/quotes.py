@@ -1,0 +1,98 @@
+"""Quotes and books: what is bid and asked at any instant, from the seed alone.
+
+A market's quotes stand still within a step of one second. The middle is a sum of smooth noises,
+from hours down to seconds, so it wanders like a price and can be asked for at any instant. Bid
+and ask are positions in the market's grid of prices; sizes of levels are redrawn now and then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kalshi_simulator import schedule, ticks
+from kalshi_simulator.figures import DOLLAR_E4, HOUR_US, MINUTE_US, SECOND_US
+from kalshi_simulator.hashing import Integers, Words, hash_of, hash_words
+from kalshi_simulator.layout import Layout
+
+STEP_US = SECOND_US
+BOOK_LEVELS = 8
+_REDRAWN_EVERY = 9  # steps between two sizes of one level
+
+# period, swing in e4
+_WAVES = (
+    (6 * HOUR_US, 1_800), (45 * MINUTE_US, 900), (6 * MINUTE_US, 350),
+    (40 * SECOND_US, 90), (7 * SECOND_US, 25),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """Best quotes of markets at instants, as positions in the grid of `structures`."""
+
+    structures: Integers
+    bid: Integers
+    ask: Integers
+
+    def bid_e4(self) -> Integers:
+        return ticks.price_at(self.structures, self.bid)
+
+    def ask_e4(self) -> Integers:
+        return ticks.price_at(self.structures, self.ask)
+
+
+def quotes_at(layout: Layout, slots: Integers, us: Integers) -> Quotes:
+    """Quotes of the markets that have the slots at the instants, row by row."""
+    steps = us // STEP_US
+    begun = np.maximum(steps * STEP_US, us - us % STEP_US)
+    keys = layout.market_keys(slots, layout.instance_at(slots, us))
+    structures = schedule.structures(layout, slots, us)
+    last = ticks.last_index(structures)
+    bid = np.minimum(ticks.index_at(structures, _middle_e4(keys, begun)), last - 1)
+    wide = (hash_words(keys, steps // 5) >> np.uint64(61)).astype(np.int64)
+    spread = 1 + (wide == 0) + (wide <= 1)
+    return Quotes(structures, bid, np.minimum(bid + spread, last))
+
+
+def _middle_e4(keys: Words, us: Integers) -> Integers:
+    base = 300 + (keys % np.uint64(9_400)).astype(np.int64)
+    total = base
+    for salt, (period, swing) in enumerate(_WAVES):
+        total = total + _noise(keys ^ np.uint64(salt + 1), us, period) * swing // (1 << 20)
+    return np.clip(total, 20, DOLLAR_E4 - 20)
+
+
+def _noise(keys: Words, us: Integers, period_us: int) -> Integers:
+    """Smooth noise within +-2^20 that is drawn anew each period and runs straight between."""
+    cells = us // period_us
+    parts = (us - cells * period_us) * 1_024 // period_us
+    here = (hash_words(keys, cells) >> np.uint64(43)).astype(np.int64) - (1 << 20)
+    there = (hash_words(keys, cells + 1) >> np.uint64(43)).astype(np.int64) - (1 << 20)
+    return here + ((there - here) * parts >> 10)
+
+
+def level_size(key: int, side: int, e4: int, step: int) -> int:
+    """Centis resting at a price during a step; side 0 is yes, 1 is no."""
+    place = hash_of(key, side, e4)
+    draw = hash_of(place, (step + place % _REDRAWN_EVERY) // _REDRAWN_EVERY)
+    whole = 100 * (1 + (draw >> 20) % (1 << (3 + draw % 11)))
+    return whole + (draw >> 45) % 100 if draw % 4 == 0 else whole
+
+
+def book_at(layout: Layout, slot: int, us: int) -> tuple[dict[int, int], dict[int, int]]:
+    """Bids of both sides, {price e4: centis}; no-side prices in no terms, ascending."""
+    slots = np.array([slot], dtype=np.int64)
+    instants = np.array([us], dtype=np.int64)
+    quotes = quotes_at(layout, slots, instants)
+    instance = int(layout.instance_at(slots, instants)[0])
+    key = hash_of(int(layout.key[slot]), instance)
+    step = us // STEP_US
+    prices = ticks.grid(int(quotes.structures[0]))
+    bid, ask = int(quotes.bid[0]), int(quotes.ask[0])
+    yes = [int(price) for price in prices[max(0, bid - BOOK_LEVELS + 1) : bid + 1]]
+    no = [DOLLAR_E4 - int(price) for price in prices[ask : ask + BOOK_LEVELS][::-1]]
+    return (
+        {e4: level_size(key, 0, e4, step) for e4 in yes},
+        {e4: level_size(key, 1, e4, step) for e4 in no},
+    )

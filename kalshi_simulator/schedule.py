@@ -1,0 +1,65 @@
+"""When a market trades. The rules by which special things happen, in one place.
+
+The temper of a market (0 to 15) says what befalls it; times are parts of its period.
+
+| temper | what |
+|---|---|
+| 0 | tick structure changes to deci_cent at the half |
+| 1 | closes early, at three quarters; announced at 0.7 |
+| 2 | is paused between 0.40 and 0.45 |
+| 3 | is determined wrongly first, then amended |
+| 4 | settles to a scalar |
+| 5 | ties, 0.5000 |
+| 6 | metadata is updated at a tenth |
+| 7 | the event's fee is overridden from 0.2 to 0.6 |
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from kalshi_simulator import ticks
+from kalshi_simulator.hashing import Integers
+from kalshi_simulator.layout import Layout
+
+NEW_TICKS, EARLY, PAUSED, AMENDED, SCALAR, TIED, RENAMED, REPRICED = range(8)
+
+
+def half(period_us: int) -> int:
+    """Offset from open at which a NEW_TICKS market gets finer ticks."""
+    return period_us // 2
+
+
+def early(period_us: int) -> int:
+    """Offset from open at which an EARLY market closes."""
+    return period_us * 3 // 4
+
+
+def pause(period_us: int) -> tuple[int, int]:
+    """Offsets from open between which a PAUSED market does not trade."""
+    return period_us * 40 // 100, period_us * 45 // 100
+
+
+def trading(layout: Layout, slots: Integers, us: Integers) -> npt.NDArray[np.bool_]:
+    """Whether the market that has the slot can trade at the instant."""
+    periods = layout.period_us[slots]
+    instances = layout.instance_at(slots, us)
+    tempers = layout.tempers(slots, instances)
+    offsets = us - layout.origin_us[slots] - instances * periods
+    closed = (tempers == EARLY) & (offsets >= periods * 3 // 4)
+    pauses = (offsets >= periods * 40 // 100) & (offsets < periods * 45 // 100)
+    return ~closed & ~((tempers == PAUSED) & pauses)
+
+
+def structures(layout: Layout, slots: Integers, us: Integers) -> Integers:
+    """Tick structure in force, as a number into ticks.STRUCTURES."""
+    periods = layout.period_us[slots]
+    instances = layout.instance_at(slots, us)
+    offsets = us - layout.origin_us[slots] - instances * periods
+    changed = (
+        (layout.tempers(slots, instances) == NEW_TICKS)
+        & (offsets >= periods // 2)
+        & (layout.structure[slots] == ticks.LINEAR_CENT)
+    )
+    return np.where(changed, ticks.DECI_CENT, layout.structure[slots])

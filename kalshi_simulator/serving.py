@@ -1,0 +1,89 @@
+"""Putting the made-up exchange together and running it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from kalshi_simulator.exchange import open_exchange
+from kalshi_simulator.faults import Faults
+from kalshi_simulator.feed import Feed
+from kalshi_simulator.figures import stamp
+from kalshi_simulator.hub import WS_PATH, Hub
+from kalshi_simulator.rest.app import create_app
+from kalshi_simulator.rest.context import Context, Counters
+from kalshi_simulator.server import REST_PATH, RestServer, bound_socket, run_until_stopped
+from kalshi_simulator.signing import Credentials, Gatekeeper, ensure_credentials, read_public_key
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of `serve`; None leaves the choice to the state or the default."""
+
+    host: str
+    rest_port: int
+    ws_port: int
+    seed: int | None
+    speed_milli: int
+    trades_per_second: float
+    messages_per_second: int
+    history_days: int
+    history_trades_per_second: float
+    live_days: int | None
+    markets: int | None
+    credentials: Path
+    public_keys: list[str]
+    state: Path | None
+    read_tokens_per_second: int
+
+
+async def serve(options: ServeOptions) -> None:
+    """Run until SIGINT or SIGTERM.
+
+    Raises:
+        PortTaken: a port is in use.
+        StateError: the state folder cannot be used.
+        ValueError: a key cannot be read.
+    """
+    own, gatekeeper = gatekeeper_of(options.credentials, options.public_keys)
+    rest_socket = bound_socket(options.host, options.rest_port, "--rest-port")
+    ws_socket = bound_socket(options.host, options.ws_port, "--ws-port")
+    exchange = open_exchange(
+        options.state,
+        seed=options.seed,
+        markets=options.markets,
+        speed_milli=options.speed_milli,
+        trades_per_second=options.trades_per_second,
+        history_trades_per_second=options.history_trades_per_second,
+        history_days=options.history_days,
+        live_days=options.live_days,
+    )
+    faults = Faults()
+    hub = Hub(exchange.clock, gatekeeper, faults)
+    feed = Feed(exchange, hub, options.messages_per_second)
+    hub.source = feed
+    context = Context(exchange, hub, feed, faults, gatekeeper, Counters())
+    rest = RestServer(create_app(context, options.read_tokens_per_second), rest_socket)
+    sockets = await hub.listen(ws_socket)
+    ready = {
+        "event": "ready",
+        "rest_url": f"http://{options.host}:{rest_socket.getsockname()[1]}{REST_PATH}",
+        "ws_url": f"ws://{options.host}:{ws_socket.getsockname()[1]}{WS_PATH}",
+        "key_id": own.key_id,
+        "private_key_path": str(own.private_key_path),
+        "started_at": stamp(exchange.state.started_us),
+    }
+    await run_until_stopped(rest, sockets, [asyncio.create_task(feed.run())], ready)
+
+
+def gatekeeper_of(folder: Path, further: list[str]) -> tuple[Credentials, Gatekeeper]:
+    """Our own user and all users; ValueError when a further one is not ID=PEMFILE."""
+    own = ensure_credentials(folder)
+    keys = {own.key_id: own.public_key}
+    for entry in further:
+        key_id, separator, pem = entry.partition("=")
+        if not separator:
+            raise ValueError(f"--public-key must be ID=PEMFILE, not {entry!r}")
+        keys[key_id] = read_public_key(Path(pem))
+    return own, Gatekeeper(keys)

@@ -1,0 +1,172 @@
+"""A simulator for tests: the real command as a process of its own, on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+
+@dataclass
+class RunningSimulator:
+    """Where a running simulator is, and its levers."""
+
+    process: subprocess.Popen[str]
+    rest_url: str
+    ws_url: str
+    key_id: str
+    private_key_path: Path
+    started_at: str
+
+    @property
+    def control_url(self) -> str:
+        return self.rest_url.removesuffix("/trade-api/v2") + "/control"
+
+    def fault(self, kind: str, **details: Any) -> dict[str, Any]:
+        """Put a fault in force; see docs/simulator.md for kinds and details."""
+        return self._json("POST", "/faults", {"kind": kind, **details})
+
+    def faults(self) -> dict[str, Any]:
+        """Faults in force, and how often each kind has struck."""
+        return self._json("GET", "/faults")
+
+    def clear_faults(self) -> dict[str, Any]:
+        return self._json("DELETE", "/faults")
+
+    def trade(self, ticker: str, **details: Any) -> dict[str, Any]:
+        """Add one exact trade: yes_price_dollars, count_fp, taker_outcome_side, created_time."""
+        return self._json("POST", "/trades", {"ticker": ticker, **details})
+
+    def stats(self) -> dict[str, Any]:
+        return self._json("GET", "/stats")
+
+    def replay(self) -> dict[str, Any]:
+        """Progress of a replay."""
+        return self._json("GET", "/replay")
+
+    def ledger_trades(
+        self, start: str, end: str, ticker: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The truth in [start, end), in order of execution; ISO 8601 instants."""
+        path = f"/ledger/trades?start={quote(start)}&end={quote(end)}"
+        if ticker is not None:
+            path += f"&ticker={quote(ticker)}"
+        return [json.loads(line) for line in self._read("GET", path).splitlines()]
+
+    def stop(self) -> int:
+        """Ask the process to end; its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(STOP_SECONDS)
+            raise
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self._read(method, path, body))
+        return answer
+
+    def _read(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+        request = urllib.request.Request(
+            self.control_url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            content: bytes = response.read()
+        return content
+
+
+def start_simulator(*arguments: str) -> RunningSimulator:
+    """Start `kalshi-simulator` with arguments and wait for it to be ready."""
+    root = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kalshi_simulator.cli", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    try:
+        ready = json.loads(_first_line(process))
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return RunningSimulator(
+        process,
+        ready["rest_url"],
+        ready["ws_url"],
+        ready["key_id"],
+        Path(ready["private_key_path"]),
+        ready["started_at"],
+    )
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    deadline = time.monotonic() + START_SECONDS
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while time.monotonic() < deadline:
+            if selector.select(timeout=0.5):
+                line = process.stdout.readline()
+                if line:
+                    return line
+            if process.poll() is not None:
+                raise RuntimeError(f"the simulator ended at once with {process.returncode}")
+    raise TimeoutError(f"the simulator was not ready within {START_SECONDS:.0f} s")
+
+
+@contextmanager
+def running_simulator(**options: Any) -> Iterator[RunningSimulator]:
+    """`kalshi-simulator serve` on free ports with the options given, stopped at the end.
+
+    Options are those of the command with underscores: seed=7, trades_per_second=50, state=folder.
+    Without `credentials` a temporary folder holds the key.
+    """
+    with _running("serve", [], options) as simulator:
+        yield simulator
+
+
+@contextmanager
+def running_replay(recording: Path, **options: Any) -> Iterator[RunningSimulator]:
+    """`kalshi-simulator replay` of a recording; options as for running_simulator."""
+    with _running("replay", [str(recording)], options) as simulator:
+        yield simulator
+
+
+@contextmanager
+def _running(
+    command: str, arguments: list[str], options: dict[str, Any]
+) -> Iterator[RunningSimulator]:
+    with tempfile.TemporaryDirectory(prefix="kalshi-simulator-") as folder:
+        merged = {"rest_port": 0, "ws_port": 0, "credentials": folder, **options}
+        flags = [
+            text
+            for name, value in merged.items()
+            for text in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        simulator = start_simulator(command, *arguments, *flags)
+        try:
+            yield simulator
+        finally:
+            simulator.stop()
+            if simulator.process.stdout is not None:
+                simulator.process.stdout.close()
