@@ -30,8 +30,10 @@ class ExchangeError(Exception):
     """The exchange refused, failed, or could not be asked.
 
     `status` is the HTTP status, None where there was no answer; `code` and `details` are the
-    exchange's own words where it sent any.
+    exchange's own words where it sent any, `body` is its whole answer.
     """
+
+    body: bytes = b""
 
     def __init__(
         self, message: str, *, status: int | None = None, code: str = "", details: str = ""
@@ -115,6 +117,7 @@ def from_response(
         now: the local time of receipt; the clock's where not given.
     """
     now = now or datetime.now(UTC)
+    raw = body if isinstance(body, bytes) else body.encode()
     code, message, details = _read_body(body)
     told = details or message or code or "no reason given"
     kind, sentence = _reading(status, told)
@@ -122,8 +125,10 @@ def from_response(
         ahead = _ahead_seconds(date, now)
         skew = ClockSkew(_clock_sentence(ahead), status=status, code=code, details=details)
         skew.ahead_seconds = ahead
+        skew.body = raw
         return skew
     error = kind(sentence, status=status, code=code, details=details)
+    error.body = raw
     if isinstance(error, RateLimited | Unavailable):
         error.retry_after_seconds = _seconds(retry_after, now)
     return error

@@ -1,0 +1,208 @@
+"""Answers of the REST API as typed structures: what we rely on is required, all is kept as JSON.
+
+Live and historical candlesticks name their fields differently; here they become one.
+Source: docs.kalshi.com/api-reference, read 2026-10-15 (OpenAPI 3.31).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Generic, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from kalshi_platform.exchange.errors import UnreadableAnswer
+from kalshi_platform.exchange.messages import Trade, Unreadable, centis, micros
+
+T = TypeVar("T")
+
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Document(NamedTuple, Generic[T]):
+    """One object of an answer: what we read of it, and all of it as sent."""
+
+    read: T
+    body: bytes
+
+
+@dataclass(frozen=True)
+class TradesPage:
+    """One page of trades, newest first; `cursor` is None on the last page."""
+
+    trades: list[Trade]
+    rejected: list[tuple[bytes, str]]
+    cursor: str | None
+    received_at: datetime
+
+
+class ExchangeStatus(Struct):
+    exchange_active: bool
+    trading_active: bool
+    exchange_estimated_resume_time: str | None = None
+
+
+class Cutoff(Struct):
+    """Before these instants only the historical endpoints answer, after them only the live ones."""
+
+    market_settled_ts: _Instant
+    trades_created_ts: _Instant
+
+
+class Market(Struct):
+    ticker: str
+    event_ticker: str
+    status: str
+    result: str
+    open_time: _Instant
+    close_time: _Instant
+    settlement_value_dollars: str | None = None
+
+
+class Event(Struct):
+    event_ticker: str
+    series_ticker: str
+    title: str
+
+
+class Series(Struct):
+    ticker: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Candlestick:
+    """One candle as the exchange computes it, in our units; without a trade the prices are None."""
+
+    ends_at_seconds: int
+    """Unix seconds of the inclusive end."""
+    open_micros: int | None
+    high_micros: int | None
+    low_micros: int | None
+    close_micros: int | None
+    volume_centis: int
+    open_interest_centis: int
+
+
+class _LivePrices(Struct):
+    open_dollars: str | None = None
+    high_dollars: str | None = None
+    low_dollars: str | None = None
+    close_dollars: str | None = None
+
+
+class _LiveCandle(Struct):
+    end_period_ts: int
+    price: _LivePrices
+    volume_fp: str
+    open_interest_fp: str
+
+
+class _HistoricalPrices(Struct):
+    open: str | None = None
+    high: str | None = None
+    low: str | None = None
+    close: str | None = None
+
+
+class _HistoricalCandle(Struct):
+    end_period_ts: int
+    price: _HistoricalPrices
+    volume: str
+    open_interest: str
+
+
+class _LiveCandles(Struct):
+    candlesticks: list[_LiveCandle]
+
+
+class _HistoricalCandles(Struct):
+    candlesticks: list[_HistoricalCandle]
+
+
+class _MarketCandles(Struct):
+    market_ticker: str
+    candlesticks: list[_LiveCandle]
+
+
+class _BatchCandles(Struct):
+    markets: list[_MarketCandles]
+
+
+def read_answer(body: bytes, kind: type[T]) -> T:
+    """`body` as `kind`.
+
+    Raises:
+        UnreadableAnswer: not JSON, or a required field is missing or of another type.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableAnswer(f"The exchange's answer is not what we know: {error}.") from error
+
+
+def read_document(body: bytes, envelope: str, kind: type[T]) -> Document[T]:
+    """The object under the key `envelope`."""
+    fields = read_answer(body, dict[str, Raw])
+    if envelope not in fields:
+        raise UnreadableAnswer(f"The exchange's answer has no `{envelope}`.")
+    return Document(read_answer(bytes(fields[envelope]), kind), bytes(fields[envelope]))
+
+
+def read_documents(
+    body: bytes, envelope: str, kind: type[T]
+) -> tuple[list[Document[T]], str | None]:
+    """The objects of the list under `envelope`, and the next page's cursor (None: no more)."""
+    fields = read_answer(body, dict[str, Raw])
+    if envelope not in fields:
+        raise UnreadableAnswer(f"The exchange's answer has no `{envelope}`.")
+    # A list without any is null in some answers.
+    listed = read_answer(bytes(fields[envelope]), list[Raw] | None) or []  # type: ignore[arg-type]
+    cursor = read_answer(bytes(fields.get("cursor", Raw(b"null"))), str | None)  # type: ignore[arg-type]
+    return [Document(read_answer(bytes(raw), kind), bytes(raw)) for raw in listed], cursor or None
+
+
+def read_live_candles(body: bytes) -> list[Candlestick]:
+    """Candles of one market, live tier."""
+    return [_live(candle) for candle in read_answer(body, _LiveCandles).candlesticks]
+
+
+def read_batch_candles(body: bytes) -> dict[str, list[Candlestick]]:
+    """Candles by market; a quiet market has an empty list, an unknown one none."""
+    return {
+        market.market_ticker: [_live(candle) for candle in market.candlesticks]
+        for market in read_answer(body, _BatchCandles).markets
+    }
+
+
+def read_historical_candles(body: bytes) -> list[Candlestick]:
+    """Candles of one market, historical tier."""
+    return [
+        _candle(
+            candle.end_period_ts,
+            (candle.price.open, candle.price.high, candle.price.low, candle.price.close),
+            candle.volume,
+            candle.open_interest,
+        )
+        for candle in read_answer(body, _HistoricalCandles).candlesticks
+    ]
+
+
+def _live(candle: _LiveCandle) -> Candlestick:
+    price = candle.price
+    return _candle(
+        candle.end_period_ts,
+        (price.open_dollars, price.high_dollars, price.low_dollars, price.close_dollars),
+        candle.volume_fp,
+        candle.open_interest_fp,
+    )
+
+
+def _candle(
+    ends_at: int, prices: tuple[str | None, ...], volume: str, open_interest: str
+) -> Candlestick:
+    try:
+        opened, high, low, close = (None if price is None else micros(price) for price in prices)
+        return Candlestick(ends_at, opened, high, low, close, centis(volume), centis(open_interest))
+    except Unreadable as error:
+        raise UnreadableAnswer(f"A candle of the exchange is unreadable: {error}.") from error
