@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect
-from kalshi_platform.storage.reads.keys import key_by_hash
+from kalshi_platform.storage.reads.keys import KEY_BY_HASH
 from kalshi_platform.storage.writes.keys import create_key
 
 _NAME = "demo"
@@ -18,7 +18,9 @@ def demo_key(settings: Settings) -> str:
     with connect(settings.url) as connection:
         if path.exists():
             key = path.read_text().strip()
-            if key_by_hash(connection, hashlib.sha256(key.encode()).digest()) is not None:
+            digest = hashlib.sha256(key.encode()).digest()
+            row = connection.execute(KEY_BY_HASH, {"key_hash": digest}).fetchone()
+            if row is not None and not row[1]:  # known and not revoked; it never expires
                 return key
         key = create_key(connection, _NAME)
         connection.commit()

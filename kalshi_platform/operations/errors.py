@@ -2,6 +2,10 @@
 
 import errno
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pydantic
 
 
 class Refusal(Exception):
@@ -23,13 +27,20 @@ def sentence_for(error: BaseException) -> str | None:
     import pydantic
 
     from kalshi_platform.exchange.errors import ExchangeError
+    from kalshi_platform.ingest.recorder import LeaseHeld
+    from kalshi_platform.ingest.tape import TapeFull
     from kalshi_platform.storage.migrate import SchemaMismatch
 
-    if isinstance(error, Refusal | SchemaMismatch | ExchangeError):
+    if isinstance(error, Refusal | SchemaMismatch | ExchangeError | LeaseHeld | TapeFull):
         return str(error)
     if isinstance(error, pydantic.ValidationError) and error.title == "Settings":
         return _settings_sentence(error)
     if isinstance(error, psycopg.OperationalError):
+        if "/postgres/.s.PGSQL" in str(error):
+            return (
+                "The embedded database does not run: start `kalshi-platform up`, "
+                "or set DATABASE_URL to the database to use."
+            )
         return (
             f"The database did not answer as it should: {_one_line(error)} "
             "Check DATABASE_URL and that the server runs (with the embedded database: that "
@@ -43,7 +54,7 @@ def sentence_for(error: BaseException) -> str | None:
     return None
 
 
-def _settings_sentence(error: "pydantic.ValidationError") -> str:  # type: ignore[name-defined]  # noqa: F821
+def _settings_sentence(error: "pydantic.ValidationError") -> str:
     from kalshi_platform.operations.environment import variable_of
 
     parts = []

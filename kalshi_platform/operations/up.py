@@ -9,20 +9,22 @@ from pathlib import Path
 
 import httpx
 import psycopg
-from pydantic import SecretStr
 
 from kalshi_platform.operations.demo_key import demo_key
 from kalshi_platform.operations.environment import as_environment, variable_of
 from kalshi_platform.operations.errors import Refusal
 from kalshi_platform.operations.ground import only_up, refuse_full_disk, refuse_taken_ports
 from kalshi_platform.operations.processes import CODE_SERVICE, end_processes
+from kalshi_platform.operations.simulator import (
+    HOST,
+    simulator_rest_url,
+    simulator_settings,
+)
 from kalshi_platform.operations.supervisor import Service, Stopped, Supervisor
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect, psycopg2_url, sibling_database
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.reads.activity import busiest_market
-
-HOST = "127.0.0.1"
 
 _PROJECT = Path(__file__).parents[2]
 _SIMULATOR_SECONDS = 60
@@ -203,8 +205,6 @@ def _with_simulator(settings: Settings, supervisor: Supervisor) -> Settings:
     """Start the simulator; returns settings that name it as the exchange to record."""
     folder = settings.simulator_folder
     folder.mkdir(parents=True, exist_ok=True)
-    credentials = folder / "credentials"
-    rest_url = f"http://{HOST}:{settings.simulator_rest_port}/trade-api/v2"
     supervisor.start(
         Service(
             "simulator",
@@ -213,22 +213,18 @@ def _with_simulator(settings: Settings, supervisor: Supervisor) -> Settings:
                 *("--host", HOST, "--rest-port", str(settings.simulator_rest_port)),
                 *("--ws-port", str(settings.simulator_ws_port)),
                 *("--trades-per-second", f"{settings.simulator_trades_per_second:g}"),
-                *("--credentials", str(credentials), "--state", str(folder / "state")),
+                *("--credentials", str(folder / "credentials"), "--state", str(folder / "state")),
             ),
             {},
         )
     )
-    _wait_for_web(supervisor, f"{rest_url}/exchange/status", "simulator", _SIMULATOR_SECONDS)
-    return settings.model_copy(
-        update={
-            "rest_url": rest_url,
-            "ws_url": f"ws://{HOST}:{settings.simulator_ws_port}/trade-api/ws/v2",
-            "api_key_id": (credentials / "key_id").read_text().strip(),
-            "private_key_path": credentials / "private_key.pem",
-            "simulated_exchange": True,
-            "database_url": SecretStr(settings.url),
-        }
+    _wait_for_web(
+        supervisor,
+        f"{simulator_rest_url(settings)}/exchange/status",
+        "simulator",
+        _SIMULATOR_SECONDS,
     )
+    return simulator_settings(settings)
 
 
 def _wait_for_web(

@@ -1,0 +1,299 @@
+"""`kalshi-platform`: one command for each thing an operator does.
+
+Whatever is heavy is imported inside the command that needs it, so that --help is instant.
+"""
+
+import sys
+import threading
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from kalshi_platform.ingest.service import RecordingOptions
+    from kalshi_platform.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Records the exchange Kalshi, keeps the record complete, and serves it.",
+    epilog="Settings come from the environment or .env: see .env.example.",
+)
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API's keys.")
+tape_app = typer.Typer(no_args_is_help=True, help="Look at the recorded frames.")
+app.add_typer(keys_app, name="keys")
+app.add_typer(tape_app, name="tape")
+
+_DAYS = ["%Y-%m-%d"]
+
+
+def main() -> None:
+    """Run a command; a known failure becomes one sentence on stderr and an exit code."""
+    try:
+        app()
+    except Exception as error:
+        from kalshi_platform.operations.errors import sentence_for
+
+        sentence = sentence_for(error)
+        if sentence is None:
+            raise
+        print(sentence, file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version("kalshi-platform"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Records the exchange Kalshi, keeps the record complete, and serves it."""
+
+
+@app.command()
+def up() -> None:
+    """Start everything on this machine and wait until data flows; Ctrl-C stops it all.
+
+    Without a key a simulated exchange is recorded. Example: kalshi-platform up
+    """
+    from kalshi_platform.operations.up import up as run
+
+    run(_settings(), lambda line: print(line, flush=True))
+
+
+@app.command()
+def record(
+    tape_only: Annotated[
+        bool, typer.Option("--tape-only", help="Write the tape; another process loads it.")
+    ] = False,
+) -> None:
+    """Record the exchange as a service of its own, until SIGTERM or Ctrl-C.
+
+    Example: kalshi-platform record --tape-only
+    """
+    from kalshi_platform.ingest import service
+
+    settings = _exchange_settings()
+    _require_schema(settings)
+    whole = not tape_only
+    service.record(_recording(settings), _stop_on_signals(), load=whole, heal=whole)
+
+
+@app.command()
+def load() -> None:
+    """Load the tape into the tables and heal its gaps, until SIGTERM or Ctrl-C.
+
+    Example: kalshi-platform load
+    """
+    from kalshi_platform.ingest import service
+
+    settings = _exchange_settings()
+    _require_schema(settings)
+    service.load(_recording(settings), _stop_on_signals())
+
+
+@app.command()
+def backfill(
+    first: Annotated[datetime, typer.Option("--from", formats=_DAYS, help="First UTC day.")],
+    last: Annotated[datetime, typer.Option("--to", formats=_DAYS, help="Last UTC day.")],
+) -> None:
+    """Fetch past days over REST, compare and heal; safe to stop and to repeat.
+
+    Example: kalshi-platform backfill --from 2026-11-13 --to 2026-11-19
+    """
+    from kalshi_platform.operations.backfill import backfill as run
+
+    settings = _exchange_settings()
+    _require_schema(settings)
+    if not run(settings, first.date(), last.date(), _stop_on_signals()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say how it is: age and lag of each source, gaps, rejected messages, freshness.
+
+    Ends with 1 if the database does not answer. Example: kalshi-platform status --json
+    """
+    import msgspec
+
+    from kalshi_platform.operations.status import status_lines, status_of
+
+    found = status_of(_settings())
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print("\n".join(status_lines(found)))
+    if found.status == "down":
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor() -> None:
+    """Check key, clock, exchange, database, disk, ports and folders, and say what to do.
+
+    Ends with 1 if anything fails. Example: kalshi-platform doctor
+    """
+    from kalshi_platform.operations.doctor import checks, line_of
+
+    passed = True
+    for check in checks(_settings()):
+        print(line_of(check), flush=True)
+        passed = passed and check.passed
+    if not passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema.
+
+    Example: DATABASE_URL=postgresql://… kalshi-platform migrate
+    """
+    from kalshi_platform.storage.migrate import migrate as run
+
+    print(f"The database has schema {run(_settings().url)}.")
+
+
+@app.command()
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the API on API_PORT, until SIGTERM or Ctrl-C.
+
+    Example: API_PORT=8000 kalshi-platform api --host 0.0.0.0
+    """
+    from api.main import serve
+
+    serve(_settings(), host=host)
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    expires: Annotated[
+        datetime | None, typer.Option(formats=_DAYS, help="UTC day on which it ends.")
+    ] = None,
+) -> None:
+    """Make a key and print it, the only time it is seen.
+
+    Example: kalshi-platform keys create research --expires 2027-12-31
+    """
+    from datetime import UTC
+
+    from kalshi_platform.storage import engine
+    from kalshi_platform.storage.writes import keys
+
+    settings = _settings()
+    _require_schema(settings)
+    ends_at = None if expires is None else expires.replace(tzinfo=UTC)
+    with engine.connect(settings.url) as connection:
+        print(keys.create_key(connection, name, expires_at=ends_at))
+
+
+@keys_app.command("list")
+def list_keys() -> None:
+    """List all keys, without their secrets. Example: kalshi-platform keys list"""
+    from kalshi_platform.storage import engine
+    from kalshi_platform.storage.reads import keys
+
+    with engine.connect(_settings().url) as connection:
+        for key in keys.list_keys(connection):
+            state = "revoked" if key.revoked_at else "in force"
+            ends = f", until {key.expires_at:%Y-%m-%d}" if key.expires_at else ""
+            made = f"{key.created_at:%Y-%m-%d}"
+            print(f"{key.key_id:>4}  {key.prefix}…  {made}  {state}{ends}  {key.name}")
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key_id: Annotated[int, typer.Argument(help="The number that `keys list` shows.")],
+) -> None:
+    """Revoke a key for good. Example: kalshi-platform keys revoke 3"""
+    from kalshi_platform.operations.errors import Refusal
+    from kalshi_platform.storage import engine
+    from kalshi_platform.storage.writes import keys
+
+    with engine.connect(_settings().url) as connection:
+        if not keys.revoke_key(connection, key_id):
+            raise Refusal(f"No key {key_id} is in force: see `kalshi-platform keys list`.")
+    print(f"Key {key_id} is revoked; the API refuses it within ten seconds.")
+
+
+@tape_app.command("cat")
+def cat_tape(
+    segment: Annotated[
+        list[int] | None, typer.Option(help="Only this segment (Unix ms); may be repeated.")
+    ] = None,
+) -> None:
+    """Print recorded frames as JSON lines, oldest first.
+
+    Example: kalshi-platform tape cat | head
+    """
+    from kalshi_platform.operations.tape import print_tape
+
+    print_tape(_settings().tape_folder, segment)
+
+
+def _settings() -> "Settings":
+    from kalshi_platform.settings import Settings
+
+    return Settings()
+
+
+def _exchange_settings() -> "Settings":
+    from kalshi_platform.operations.simulator import with_exchange
+
+    return with_exchange(_settings())
+
+
+def _require_schema(settings: "Settings") -> None:
+    from kalshi_platform.storage.engine import connect
+    from kalshi_platform.storage.migrate import require_current_schema
+
+    with connect(settings.url) as connection:
+        require_current_schema(connection)
+
+
+def _recording(settings: "Settings") -> "RecordingOptions":
+    from kalshi_platform.ingest.service import RecordingOptions
+
+    assert settings.api_key_id is not None, "the settings name an exchange"
+    assert settings.private_key_path is not None, "the settings name an exchange"
+    return RecordingOptions(
+        database_url=settings.url,
+        tape_folder=settings.tape_folder,
+        ws_url=settings.ws_url,
+        rest_url=settings.rest_url,
+        key_id=settings.api_key_id,
+        private_key_path=Path(settings.private_key_path),
+        flush_seconds=settings.flush_seconds,
+        segment_seconds=settings.segment_seconds,
+        silence_seconds=settings.silence_seconds,
+        rest_tokens_per_second=settings.rest_tokens_per_second,
+    )
+
+
+def _stop_on_signals() -> threading.Event:
+    import signal
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""`kalshi-platform doctor`: looks at everything the platform stands on and says what to do."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from kalshi_platform.exchange.errors import (
+    ClockSkew,
+    ExchangeError,
+    KeyUnusable,
+    from_response,
+)
+from kalshi_platform.exchange.signing import Signer
+from kalshi_platform.operations.environment import variable_of
+from kalshi_platform.operations.errors import Refusal, sentence_for
+from kalshi_platform.operations.ground import LEAST_FREE_BYTES, free_bytes, running_up, taken
+from kalshi_platform.operations.simulator import simulator_settings, with_exchange
+from kalshi_platform.settings import Settings
+from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.migrate import SchemaMismatch, require_current_schema
+
+# The exchange accepts 10 s and refuses 60 s (measured by others); half of the first is our alarm.
+MOST_SKEW_SECONDS = 5.0
+
+_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: what was found and, where it is not as it should be, what to do."""
+
+    name: str
+    passed: bool
+    found: str
+    remedy: str = ""
+
+
+def checks(settings: Settings) -> Iterator[Check]:
+    """Every check, in the order in which a start would meet them."""
+    up = running_up(settings.home.absolute())
+    yield _folder("home folder", settings.home.absolute())
+    yield _folder("tape folder", settings.tape_folder)
+    yield _disk(settings.home.absolute())
+    yield from _ports(settings, up)
+    yield from _database(settings, up)
+    if settings.api_key_id is not None:
+        yield from exchange_checks(settings)
+    elif up is not None:
+        yield from exchange_checks(simulator_settings(settings))
+    else:
+        yield Check("exchange", True, "no key is set: `up` starts and records a simulated exchange")
+
+
+def exchange_checks(settings: Settings) -> Iterator[Check]:
+    """Key file, exchange, clock and key, for settings that name an exchange."""
+    signer: Signer | None = None
+    try:
+        settings = with_exchange(settings)
+        assert settings.api_key_id is not None
+        assert settings.private_key_path is not None
+        path = settings.private_key_path
+        signer = Signer.from_pem(settings.api_key_id, path)
+    except (Refusal, KeyUnusable) as error:
+        yield Check("key file", False, str(error))
+    else:
+        yield Check("key file", True, f"{path} is readable ({_kind(path)})")
+    with httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
+        try:
+            sent_at = time.time()
+            answer = client.get(f"{settings.rest_url}/exchange/status")
+            ahead = _ahead_seconds(answer, (sent_at + time.time()) / 2)
+        except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            yield Check(
+                "exchange",
+                False,
+                f"{settings.rest_url} cannot be reached ({error or type(error).__name__}).",
+                "Check the network and KALSHI_REST_URL.",
+            )
+            return
+        yield _status(settings.rest_url, answer)
+        yield _clock(ahead)
+        if signer is not None:
+            yield _key(client, settings.rest_url, signer)
+
+
+def _folder(name: str, folder: Path) -> Check:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        return Check(
+            name,
+            False,
+            f"{folder} cannot be written ({error.strerror}).",
+            "Set KALSHI_HOME to a folder that this user may write.",
+        )
+    return Check(name, True, f"{folder} can be written")
+
+
+def _disk(home: Path) -> Check:
+    free = free_bytes(home)
+    return Check(
+        "disk",
+        free >= LEAST_FREE_BYTES,
+        f"{free / 1e9:.1f} GB free",
+        f"At least {LEAST_FREE_BYTES / 1e9:.1f} GB are needed: free some space, "
+        "or set KALSHI_HOME to another disk.",
+    )
+
+
+def _ports(settings: Settings, up: int | None) -> Iterator[Check]:
+    fields = ["dagster_port", "dagster_code_port", "api_port"]
+    if settings.simulated:
+        fields += ["simulator_rest_port", "simulator_ws_port"]
+    for field in fields:
+        port, variable = getattr(settings, field), variable_of(field)
+        name = f"port {port}"
+        if not taken(port):
+            yield Check(name, True, f"free ({variable})")
+        elif up is not None:
+            yield Check(name, True, f"used by the running `up`, process {up} ({variable})")
+        else:
+            yield Check(
+                name,
+                False,
+                "taken by another program.",
+                f"Stop that program, or set {variable} to a free port.",
+            )
+
+
+def _database(settings: Settings, up: int | None) -> Iterator[Check]:
+    embedded = settings.embedded_database
+    if embedded is not None and embedded.pid() is None and up is None:
+        yield Check("database", True, "the embedded one, not running now; `up` starts it")
+        return
+    try:
+        with connect(settings.url) as connection:
+            version = connection.info.server_version // 10_000
+            yield Check("database", True, f"PostgreSQL {version} answers")
+            try:
+                require_current_schema(connection)
+            except SchemaMismatch as error:
+                yield Check("schema", False, str(error))
+            else:
+                yield Check("schema", True, "current")
+    except psycopg.OperationalError as error:
+        yield Check("database", False, sentence_for(error) or str(error))
+
+
+def _status(rest_url: str, answer: httpx.Response) -> Check:
+    # In maintenance the exchange answers 5xx with the same body: it is there all the same.
+    try:
+        body = answer.json()
+        active = body["exchange_active"], body["trading_active"]
+    except (ValueError, KeyError, TypeError):
+        return Check(
+            "exchange",
+            False,
+            f"{rest_url} answers {answer.status_code}, but not as the exchange would.",
+            "Check KALSHI_REST_URL: it ends in /trade-api/v2.",
+        )
+    state = {(True, True): "open", (True, False): "open, trading paused"}.get(active, "closed now")
+    return Check("exchange", True, f"{rest_url} answers; it is {state}")
+
+
+def _ahead_seconds(answer: httpx.Response, at: float) -> float | None:
+    """By how much our clock is ahead of the answer's Date header, which has whole seconds."""
+    date = answer.headers.get("Date")
+    return None if date is None else at - (parsedate_to_datetime(date).timestamp() + 0.5)
+
+
+def _clock(ahead: float | None) -> Check:
+    if ahead is None:
+        return Check("clock", True, "the exchange sends no Date header to compare with")
+    direction = "ahead of" if ahead >= 0 else "behind"
+    return Check(
+        "clock",
+        abs(ahead) <= MOST_SKEW_SECONDS,
+        f"{abs(ahead):.1f} s {direction} the exchange's, to within a second.",
+        "Set this machine's clock (for example: sudo timedatectl set-ntp true).",
+    )
+
+
+def _key(client: httpx.Client, rest_url: str, signer: Signer) -> Check:
+    url = f"{rest_url}/account/limits"
+    try:
+        answer = client.get(url, headers=signer.headers("GET", urlsplit(url).path))
+    except httpx.TransportError as error:
+        return Check("key", False, f"{url} cannot be reached ({error}).", "Try again.")
+    if answer.is_success:
+        return Check("key", True, f"{signer.key_id} is accepted")
+    refused: ExchangeError = from_response(
+        answer.status_code, answer.content, date=answer.headers.get("Date")
+    )
+    return Check("clock" if isinstance(refused, ClockSkew) else "key", False, str(refused))
+
+
+def _kind(path: Path) -> str:
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    return "Ed25519" if isinstance(key, Ed25519PrivateKey) else "RSA"
+
+
+def line_of(check: Check) -> str:
+    """The check as the operator reads it."""
+    mark = "ok    " if check.passed else "FAILED"
+    remedy = f" {check.remedy}" if check.remedy and not check.passed else ""
+    return f"{mark}  {check.name}: {check.found}{remedy}"

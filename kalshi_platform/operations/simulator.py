@@ -1,0 +1,52 @@
+"""The simulator that `up` starts when no key is configured, as the exchange of other commands."""
+
+from kalshi_platform.operations.errors import Refusal
+from kalshi_platform.settings import Settings
+
+HOST = "127.0.0.1"
+
+
+def simulator_rest_url(settings: Settings) -> str:
+    """Where the simulator that belongs to these settings answers."""
+    return f"http://{HOST}:{settings.simulator_rest_port}/trade-api/v2"
+
+
+def simulator_settings(settings: Settings) -> Settings:
+    """The settings with the simulator as the configured exchange.
+
+    Raises:
+        Refusal: the simulator has not run with this home folder yet.
+    """
+    credentials = settings.simulator_folder / "credentials"
+    try:
+        key_id = (credentials / "key_id").read_text().strip()
+    except FileNotFoundError:
+        raise Refusal(
+            "No exchange is configured and the simulated one has not run here yet: set "
+            "KALSHI_API_KEY_ID and KALSHI_PRIVATE_KEY_PATH, or start `kalshi-platform up` first."
+        ) from None
+    return settings.model_copy(
+        update={
+            "rest_url": simulator_rest_url(settings),
+            "ws_url": f"ws://{HOST}:{settings.simulator_ws_port}/trade-api/ws/v2",
+            "api_key_id": key_id,
+            "private_key_path": credentials / "private_key.pem",
+            "simulated_exchange": True,
+        }
+    )
+
+
+def with_exchange(settings: Settings) -> Settings:
+    """The settings with an exchange to ask: the configured one, else the simulator.
+
+    Raises:
+        Refusal: neither is there, or the key has no file.
+    """
+    if settings.api_key_id is None:
+        return simulator_settings(settings)
+    if settings.private_key_path is None:
+        raise Refusal(
+            "KALSHI_API_KEY_ID is set but KALSHI_PRIVATE_KEY_PATH is not: set it to the PEM file "
+            "of that key."
+        )
+    return settings
