@@ -17,6 +17,13 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 MICROS_PER_DOLLAR = 1_000_000
 
 Side = Literal["yes", "no"]
+# What a database integer holds; larger numbers are refused while decoding.
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+_SignedNumber = Annotated[int, msgspec.Meta(gt=-(1 << 53), lt=1 << 53)]
+_Sid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+_Seq = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+# Printable ASCII without blanks: the published pattern forbids dots, real tickers have them.
+_Ticker = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,200}$")]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -66,18 +73,18 @@ class Quote(Struct, frozen=True):
 
 class TradeMessage(Struct):
     trade_id: str
-    market_ticker: str
+    market_ticker: _Ticker
     yes_price_dollars: str
     no_price_dollars: str
     count_fp: str
-    ts_ms: int
+    ts_ms: _Number
     taker_outcome_side: Side | UnsetType = UNSET
     taker_side: Side | UnsetType = UNSET  # the same under its deprecated name
     is_block_trade: bool | UnsetType = UNSET  # always sent only since 2026-08-13
 
 
 class TickerMessage(Struct):
-    market_ticker: str
+    market_ticker: _Ticker
     price_dollars: str
     yes_bid_dollars: str
     yes_ask_dollars: str
@@ -86,17 +93,17 @@ class TickerMessage(Struct):
     last_trade_size_fp: str
     volume_fp: str
     open_interest_fp: str
-    dollar_volume: int
-    dollar_open_interest: int
-    ts_ms: int
+    dollar_volume: _SignedNumber
+    dollar_open_interest: _SignedNumber
+    ts_ms: _Number
 
 
 class LifecycleMessage(Struct):
     """The fields that index a lifecycle message; the rest stays JSON."""
 
     event_type: str | UnsetType = UNSET
-    market_ticker: str | UnsetType = UNSET
-    event_ticker: str | UnsetType = UNSET
+    market_ticker: _Ticker | UnsetType = UNSET
+    event_ticker: _Ticker | UnsetType = UNSET
 
 
 class ErrorMessage(Struct):
@@ -106,27 +113,27 @@ class ErrorMessage(Struct):
 
 class SubscribedMessage(Struct):
     channel: str
-    sid: int
+    sid: _Sid
 
 
 class TradeFrame(Struct, tag_field="type", tag="trade"):
-    sid: int
-    seq: int
+    sid: _Sid
+    seq: _Seq
     msg: TradeMessage
-    sending_ts_ms: int | UnsetType = UNSET
+    sending_ts_ms: _Number | UnsetType = UNSET
 
 
 class TickerFrame(Struct, tag_field="type", tag="ticker"):
-    sid: int
+    sid: _Sid
     msg: TickerMessage
-    sending_ts_ms: int | UnsetType = UNSET
+    sending_ts_ms: _Number | UnsetType = UNSET
 
 
 class _SequencedFrame(Struct):
-    sid: int
-    seq: int
+    sid: _Sid
+    seq: _Seq
     msg: Raw
-    sending_ts_ms: int | UnsetType = UNSET
+    sending_ts_ms: _Number | UnsetType = UNSET
 
 
 class MarketLifecycleFrame(_SequencedFrame, tag_field="type", tag="market_lifecycle_v2"):
@@ -156,25 +163,29 @@ class BookDeltaFrame(_SequencedFrame, tag_field="type", tag="orderbook_delta"):
 class SubscribedFrame(Struct, tag_field="type", tag="subscribed"):
     msg: SubscribedMessage
     id: int | UnsetType = UNSET
+    sending_ts_ms: _Number | UnsetType = UNSET
 
 
 class OkFrame(Struct, tag_field="type", tag="ok"):
     id: int | UnsetType = UNSET
-    sid: int | UnsetType = UNSET
-    seq: int | UnsetType = UNSET
+    sid: _Sid | UnsetType = UNSET
+    seq: _Seq | UnsetType = UNSET
+    sending_ts_ms: _Number | UnsetType = UNSET
 
 
 class UnsubscribedFrame(Struct, tag_field="type", tag="unsubscribed"):
-    sid: int
-    seq: int | UnsetType = UNSET
+    sid: _Sid | UnsetType = UNSET
+    seq: _Seq | UnsetType = UNSET
     id: int | UnsetType = UNSET
+    sending_ts_ms: _Number | UnsetType = UNSET
 
 
 class ErrorFrame(Struct, tag_field="type", tag="error"):
     msg: ErrorMessage
     id: int | UnsetType = UNSET
-    sid: int | UnsetType = UNSET
-    seq: int | UnsetType = UNSET
+    sid: _Sid | UnsetType = UNSET
+    seq: _Seq | UnsetType = UNSET
+    sending_ts_ms: _Number | UnsetType = UNSET
 
 
 LifecycleFrame = MarketLifecycleFrame | ComboLifecycleFrame | EventLifecycleFrame | EventFeeFrame
@@ -198,7 +209,7 @@ read_lifecycle = msgspec.json.Decoder(LifecycleMessage).decode
 
 class _RestTrade(Struct):
     trade_id: str
-    ticker: str
+    ticker: _Ticker
     yes_price_dollars: str
     no_price_dollars: str
     count_fp: str
@@ -283,8 +294,6 @@ def _trade(
         side = wire.taker_side
         if side is UNSET:
             raise Unreadable("Object missing required field `taker_outcome_side`")
-    if not market_ticker:
-        raise Unreadable("market ticker is empty")
     block = wire.is_block_trade
     return Trade(
         wire.trade_id,
@@ -350,6 +359,7 @@ def _scaled(text: str, places: int) -> int:
     if fraction[places:].strip("0"):
         raise Unreadable(f"{text!r} has more than {places} decimals")
     value = int(whole + kept.ljust(places, "0"))
-    if value >= 1 << 62:
+    # A price times a count must fit a database integer, and so must a day's sum of counts.
+    if value >= 10**12:
         raise Unreadable(f"{text!r} is too large")
     return value

@@ -1,0 +1,183 @@
+"""The loader: follows the tape and commits its rows together with how far it has come.
+
+Rows and checkpoint share a transaction, so each line is loaded exactly once: a loader that dies
+continues from the last commit. While the database is away the tape grows; nothing is lost.
+"""
+
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import psycopg
+import structlog
+from psycopg.types.json import Jsonb
+
+from kalshi_platform.ingest.batch import Batch
+from kalshi_platform.ingest.feed import FeedState
+from kalshi_platform.ingest.tape import Block, Position, TapeDamaged, TapeReader
+from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.leases import LOADER
+from kalshi_platform.storage.migrate import require_current_schema
+from kalshi_platform.storage.writes.feed import add_to_counters, set_gauges
+from kalshi_platform.storage.writes.gaps import Gap, open_gap
+
+log = structlog.get_logger()
+
+# About 20,000 trades: large enough for COPY, small enough for memory.
+_BATCH_BYTES = 6 << 20
+_IDLE_SECONDS = 0.05
+_METRICS_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 2.0
+# Tickers remembered as known; past this many the set starts anew (a million combos are born a day).
+_MOST_KNOWN_MARKETS = 500_000
+
+
+class Loader:
+    """Loads one tape into one database until told to stop.
+
+    Args:
+        database_url: where the rows go.
+        tape_folder: the tape.
+        wake: set when something new is on the tape.
+    """
+
+    def __init__(
+        self, database_url: str, tape_folder: Path, wake: threading.Event | None = None
+    ) -> None:
+        self._url = database_url
+        self._folder = tape_folder
+        self._wake = wake or threading.Event()
+        self._known_markets: set[str] = set()
+        self._state = FeedState()
+        self._reader = TapeReader(tape_folder)
+        self._metrics_at = 0.0
+        self._newest: dict[str, tuple[int, int]] = {}
+        self.rows_added = 0
+        self.batches = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Load until `stop` is set and the tape is read to its end, or the database is away.
+
+        Raises:
+            SchemaMismatch: the database's schema is not this release's.
+        """
+        pause = 0.0
+        while not stop.is_set():
+            try:
+                with connect(self._url, autocommit=True) as connection:
+                    pause = 0.0
+                    self._follow(connection, stop)
+            except psycopg.OperationalError as error:
+                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2 or 0.1)
+                log.warning("database_away", error=str(error).strip(), retry_seconds=pause)
+                stop.wait(pause)
+            finally:
+                self._reader.close()
+
+    def _follow(self, connection: psycopg.Connection, stop: threading.Event) -> None:
+        require_current_schema(connection)
+        while not _take_lease(connection):
+            if stop.wait(0.5):
+                return
+        self._resume(connection)
+        while True:
+            stopping = stop.is_set()
+            try:
+                blocks = self._reader.blocks(_BATCH_BYTES)
+            except TapeDamaged as error:
+                self._give_up(connection, str(error))
+                continue
+            if blocks:
+                self._load(connection, blocks)
+            elif stopping:
+                self._report(connection, None, 0, force=True)
+                return
+            else:
+                self._report(connection, None, 0)
+                self._wake.wait(_IDLE_SECONDS)
+                self._wake.clear()
+
+    def _resume(self, connection: psycopg.Connection) -> None:
+        """Take up state and position as last committed."""
+        row = connection.execute(
+            "SELECT position FROM ingestion_checkpoints WHERE source = 'ws' AND scope = 'tape'"
+        ).fetchone()
+        position = None
+        self._state = FeedState()
+        if row is not None:
+            position = Position(row[0]["segment"], row[0]["offset"])
+            self._state = msgspec.convert(row[0]["feed"], FeedState, strict=False)
+        self._known_markets.clear()
+        self._reader.close()
+        self._reader = TapeReader(self._folder, position)
+
+    def _load(self, connection: psycopg.Connection, blocks: list[Block]) -> None:
+        """Commit the rows of some blocks and the position after them."""
+        batch = Batch(self._state, self._known_markets, datetime.now(UTC))
+        for block in blocks:
+            batch.read(block)
+        with connection.transaction():
+            added = batch.write(connection)
+            self._checkpoint(connection, blocks[-1].end)
+            self._report(connection, batch, added)
+        self._known_markets |= batch.new_markets
+        if len(self._known_markets) > _MOST_KNOWN_MARKETS:
+            self._known_markets.clear()
+        self.rows_added += added
+        self.batches += 1
+
+    def _checkpoint(self, connection: psycopg.Connection, end: Position) -> None:
+        position = {
+            "segment": end.segment,
+            "offset": end.offset,
+            "feed": msgspec.to_builtins(self._state, str_keys=True),
+        }
+        connection.execute(
+            "INSERT INTO ingestion_checkpoints (source, scope, position) VALUES ('ws', 'tape', %s)"
+            " ON CONFLICT (source, scope)"
+            " DO UPDATE SET position = excluded.position, updated_at = now()",
+            [Jsonb(position)],
+        )
+
+    def _give_up(self, connection: psycopg.Connection, reason: str) -> None:
+        """A damaged stretch of tape: every channel has a gap up to now."""
+        log.error("tape_damaged", reason=reason)
+        now = datetime.now(UTC)
+        with connection.transaction():
+            for name, channel in self._state.channels.items():
+                starts_at = datetime.fromtimestamp(channel.complete_until_ms / 1000, UTC)
+                open_gap(connection, Gap(name, "tape_damaged", starts_at, now, detail=reason))
+
+    def _report(
+        self, connection: psycopg.Connection, batch: Batch | None, added: int, *, force: bool = False
+    ) -> None:
+        """Raise the counters with the batch; set the gauges about once a second."""
+        if batch is not None:
+            batch.counters["trades_added_total", 'source="ws"'] += added
+            batch.counters["batches_total", ""] += 1
+            add_to_counters(connection, batch.counters)
+            self._newest |= batch.newest
+        now = time.monotonic()
+        if not force and now - self._metrics_at < _METRICS_SECONDS:
+            return
+        self._metrics_at = now
+        gauges: dict[tuple[str, str], float] = {
+            ("tape_backlog_bytes", ""): float(self._reader.backlog_bytes()),
+            ("loader_seen_at_seconds", ""): time.time(),
+        }
+        for channel, (received_ns, sent_ms) in self._newest.items():
+            label = f'channel="{channel}"'
+            received = received_ns / 1e9
+            gauges["last_received_at_seconds", label] = received
+            gauges["received_lag_seconds", label] = received - sent_ms / 1e3
+            gauges["loaded_lag_seconds", label] = time.time() - received
+        self._newest.clear()
+        set_gauges(connection, gauges)
+
+
+def _take_lease(connection: psycopg.Connection) -> bool:
+    """The loader's lease lives on the connection that loads: both end together."""
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [LOADER]).fetchone()
+    return row == (True,)

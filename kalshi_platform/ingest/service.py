@@ -1,0 +1,126 @@
+"""The recording service: recorder, loader and healer in one process, each in a thread of its own.
+
+The recorder's thread runs the event loop; a failure of any part ends all, loudly. Each part can
+also run alone: a recorder without a loader (`load=False`), a loader without a recorder (`load`).
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.exchange.signing import Signer
+from kalshi_platform.ingest.heal import heal_open_gaps
+from kalshi_platform.ingest.loader import Loader
+from kalshi_platform.ingest.recorder import Recorder
+from kalshi_platform.storage.budget import PostgresBudget
+
+log = structlog.get_logger()
+
+_HEAL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """What the service needs to know; the entry points fill it from the settings."""
+
+    database_url: str
+    tape_folder: Path
+    ws_url: str
+    rest_url: str
+    key_id: str
+    private_key_path: Path
+    flush_seconds: float = 0.1
+    segment_seconds: float = 300
+    silence_seconds: float = 60
+    rest_tokens_per_second: float = 200
+
+
+def record(
+    options: RecordingOptions, stop: threading.Event, *, load: bool = True, heal: bool = True
+) -> None:
+    """Record until `stop` is set; then what was received is on the tape and, if it can be, loaded.
+
+    Raises:
+        LeaseHeld: another recorder runs.
+        TapeFull: the disk is full.
+        ExchangeError: the exchange refuses us for good.
+        SchemaMismatch: the database's schema is not this release's.
+    """
+    options.tape_folder.mkdir(parents=True, exist_ok=True)
+    signer = Signer.from_pem(options.key_id, options.private_key_path)
+    flushed = threading.Event()
+    recorder = Recorder(
+        database_url=options.database_url,
+        tape_folder=options.tape_folder,
+        ws_url=options.ws_url,
+        signer=signer,
+        flush_seconds=options.flush_seconds,
+        segment_seconds=options.segment_seconds,
+        silence_seconds=options.silence_seconds,
+        flushed=flushed,
+    )
+    stop_parts = threading.Event()
+    parts: list[_Part] = []
+    if load:
+        loader = Loader(options.database_url, options.tape_folder, flushed)
+        parts.append(_Part("loader", lambda: loader.run(stop_parts), stop))
+    if heal:
+        parts.append(_Part("healer", lambda: _heal(options, signer, stop_parts), stop))
+    for part in parts:
+        part.start()
+    try:
+        asyncio.run(recorder.run(stop))
+    finally:
+        # The loader goes on until it has loaded what the recorder flushed last.
+        stop_parts.set()
+        flushed.set()
+        for part in parts:
+            part.join()
+    for part in parts:
+        if part.error is not None:
+            raise part.error
+
+
+def load(options: RecordingOptions, stop: threading.Event) -> None:
+    """Load and heal without recording, until `stop` is set."""
+    options.tape_folder.mkdir(parents=True, exist_ok=True)
+    signer = Signer.from_pem(options.key_id, options.private_key_path)
+    healer = _Part("healer", lambda: _heal(options, signer, stop), stop)
+    healer.start()
+    try:
+        Loader(options.database_url, options.tape_folder).run(stop)
+    finally:
+        stop.set()
+        healer.join()
+    if healer.error is not None:
+        raise healer.error
+
+
+def _heal(options: RecordingOptions, signer: Signer, stop: threading.Event) -> None:
+    budget = PostgresBudget(options.database_url, options.rest_tokens_per_second)
+    with RestClient(options.rest_url, signer, budget, stop=stop) as rest:
+        while not stop.wait(_HEAL_SECONDS):
+            heal_open_gaps(options.database_url, rest, stop)
+
+
+class _Part(threading.Thread):
+    """A thread whose failure stops the others and is raised by who joins it."""
+
+    def __init__(self, name: str, work: Callable[[], None], stop: threading.Event) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work = work
+        self._stop_all = stop
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001  # raised again by the thread that joins
+            self.error = error
+            log.error("part_failed", part=self.name, error=str(error))
+            self._stop_all.set()
