@@ -1,0 +1,62 @@
+"""What Dagster loads, by hand: a table of contents. Importing it opens nothing."""
+
+import dagster as dg
+
+from kalshi_platform.orchestration.assets.candles import candles
+from kalshi_platform.orchestration.assets.feed import (
+    feed_tape,
+    lifecycle_events,
+    quotes,
+    raw_trades,
+)
+from kalshi_platform.orchestration.assets.trades import trades
+from kalshi_platform.orchestration.automation import (
+    candles_each_minute,
+    certify_candles_job,
+    certify_trades_job,
+    certify_yesterdays_candles,
+    certify_yesterdays_trades,
+    check_each_hour,
+    check_today_job,
+    partitions_ahead_job,
+    partitions_each_hour,
+    refresh_candles_job,
+)
+from kalshi_platform.orchestration.checks import candles_checks, trades_checks
+from kalshi_platform.orchestration.keeper import stream_keeper
+from kalshi_platform.orchestration.report import feed_report
+from kalshi_platform.orchestration.resources import resources
+from kalshi_platform.orchestration.stream import stream_job
+
+defs = dg.Definitions(
+    assets=[
+        # filled by the stream, reported by feed_report
+        feed_tape,
+        raw_trades,
+        quotes,
+        lifecycle_events,
+        # made by runs, by UTC day
+        trades,
+        candles,
+    ],
+    asset_checks=[trades_checks, candles_checks],
+    jobs=[
+        stream_job,
+        refresh_candles_job,
+        certify_trades_job,
+        certify_candles_job,
+        check_today_job,
+        partitions_ahead_job,
+    ],
+    sensors=[stream_keeper, feed_report],
+    schedules=[
+        candles_each_minute,
+        certify_yesterdays_trades,
+        certify_yesterdays_candles,
+        check_each_hour,
+        partitions_each_hour,
+    ],
+    resources=resources(),
+    # A process per step costs two seconds of start and buys nothing: the work is in the database.
+    executor=dg.in_process_executor,
+)

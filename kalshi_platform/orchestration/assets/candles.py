@@ -1,0 +1,143 @@
+"""Candles by UTC day: minutes, hours and days in one transaction, so that they never disagree.
+
+Today is refreshed each minute where trades changed; a past day is rebuilt whole.
+"""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import psycopg
+from psycopg import sql
+
+from kalshi_platform.orchestration.assets.feed import OWNERS
+from kalshi_platform.orchestration.assets.trades import trades
+from kalshi_platform.orchestration.charts import day_chart, small_chart
+from kalshi_platform.orchestration.columns import Sources, table_metadata
+from kalshi_platform.orchestration.partitions import day_of, has_partition, today, utc_days
+from kalshi_platform.orchestration.resources import Database
+from kalshi_platform.storage import tables
+from kalshi_platform.storage.reads.days import rows_of_day
+from kalshi_platform.storage.writes.candles import CandleCounts, rebuild_day, refresh_candles
+
+_FROM_TRADES: Sources = {
+    "market_ticker": [("trades", "market_ticker")],
+    "starts_at": [("trades", "traded_at")],
+    "open_micros": [("trades", "yes_price_micros"), ("trades", "feed_order")],
+    "high_micros": [("trades", "yes_price_micros")],
+    "low_micros": [("trades", "yes_price_micros")],
+    "close_micros": [("trades", "yes_price_micros"), ("trades", "feed_order")],
+    "volume_centis": [("trades", "count_centis")],
+    "notional_micro_centis": [("trades", "yes_price_micros"), ("trades", "count_centis")],
+    "trade_count": [("trades", "trade_id")],
+}
+TABLES = {table.name: table for table in (tables.candles_1m, tables.candles_1h, tables.candles_1d)}
+
+
+def _spec(name: str, source: str, interval: str) -> dg.AssetSpec:
+    table = TABLES[name]
+    lineage = _FROM_TRADES
+    if source != "trades":
+        lineage = {column.name: [(source, column.name)] for column in table.columns}
+    return dg.AssetSpec(
+        name,
+        deps=[source],
+        description=(
+            f"Open, high, low, close, volume of each market in each {interval} (UTC, half-open) in "
+            "which it traded. Block trades count; an interval without trades has no row."
+        ),
+        metadata=table_metadata(table, lineage),
+        group_name="candles",
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version="1",
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            warn_window=timedelta(minutes=3), fail_window=timedelta(minutes=6)
+        ),
+    )
+
+
+class CandleRun(dg.Config):
+    """Which candles a run computes."""
+
+    # Only what changed, of any day: what the schedule of each minute asks for, also when its run
+    # starts after midnight. Otherwise past days are rebuilt whole.
+    only_stale: bool = False
+
+
+@dg.multi_asset(
+    name="candles",
+    specs=[
+        _spec("candles_1m", trades.key.to_user_string(), "minute"),
+        _spec("candles_1h", "candles_1m", "hour"),
+        _spec("candles_1d", "candles_1h", "day"),
+    ],
+    partitions_def=utc_days,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def candles(
+    context: dg.AssetExecutionContext, config: CandleRun, database: Database
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Compute the candles of the run's days; other days that had stale minutes are reported too."""
+    asked = [day_of(key) for key in context.partition_keys]
+    touched: dict[date, CandleCounts] = {}
+    with database.connect() as connection:
+        for day in [] if config.only_stale else [day for day in asked if day != today()]:
+            touched[day] = rebuild_day(connection, day)
+            # Each day is whole by itself; a long range must not hold one transaction.
+            connection.commit()
+        if config.only_stale or today() in asked:
+            counts = refresh_candles(connection)
+            connection.commit()
+            touched.update((day, counts) for day in counts.days)
+        for name in TABLES:
+            for day in asked:
+                context.add_asset_metadata(
+                    _metadata(connection, name, day, touched.get(day), whole=not config.only_stale),
+                    asset_key=name,
+                    partition_key=str(day),
+                )
+        for day in sorted(touched.keys() - set(asked)):
+            if has_partition(day):
+                for name in TABLES:
+                    metadata = _metadata(connection, name, day, touched[day], whole=False)
+                    context.log_event(
+                        dg.AssetMaterialization(name, partition=str(day), metadata=metadata)
+                    )
+    for name in TABLES:
+        yield dg.MaterializeResult(asset_key=name)
+
+
+def _metadata(
+    connection: psycopg.Connection,
+    name: str,
+    day: date,
+    counts: CandleCounts | None,
+    *,
+    whole: bool,
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"dagster/partition_row_count": _rows(connection, name, day)}
+    if counts is not None:
+        label = name.removeprefix("candles_")
+        metadata["candles_written"] = counts.written[label]
+        metadata["candles_removed"] = counts.removed[label]
+        metadata["stale_minutes"] = counts.stale_minutes
+    if name == "candles_1m":
+        chart = (day_chart if whole else small_chart)(connection, day)
+        if chart is not None:
+            metadata["busiest_market"] = dg.MetadataValue.md(chart)
+    return metadata
+
+
+def _rows(connection: psycopg.Connection, name: str, day: date) -> int:
+    if name == "candles_1m":
+        return rows_of_day(connection, name, day).rows
+    row = connection.execute(
+        sql.SQL(
+            "SELECT count(*) FROM {} WHERE starts_at >= {}::date::timestamptz"
+            " AND starts_at < ({}::date + 1)::timestamptz"
+        ).format(sql.Identifier(name), sql.Literal(day), sql.Literal(day))
+    ).fetchone()
+    assert row is not None, "count(*) returns a row"
+    return int(row[0])

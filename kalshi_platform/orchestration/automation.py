@@ -1,0 +1,151 @@
+"""When things run: candles each minute, certification each night, partitions ahead.
+
+Candles follow the clock, not an automation condition: one run a minute at a known second, skipped
+with a reason when nothing changed; and a trade healed into last week is in its candle a minute
+later, which a condition on today's partition would not see. All times are UTC.
+"""
+
+from datetime import timedelta
+
+import dagster as dg
+import psycopg
+
+from kalshi_platform.orchestration.assets.candles import TABLES, CandleRun
+from kalshi_platform.orchestration.resources import Database, first_line
+from kalshi_platform.orchestration.stream import ROLE_TAG
+
+_RUNNING = dg.DefaultScheduleStatus.RUNNING
+_CANDLES = dg.AssetSelection.assets(*TABLES)
+
+refresh_candles_job = dg.define_asset_job(
+    "refresh_candles",
+    selection=_CANDLES.without_checks(),
+    description="Recompute the minutes whose trades changed, of any day, and what they roll up to.",
+    tags={ROLE_TAG: "candles", "dagster/priority": "50"},
+)
+certify_trades_job = dg.define_asset_job(
+    "certify_trades",
+    selection=dg.AssetSelection.assets("trades"),
+    description="Compare a day of trades with the exchange, heal it, check it.",
+    tags={ROLE_TAG: "certify"},
+)
+certify_candles_job = dg.define_asset_job(
+    "certify_candles",
+    selection=_CANDLES,
+    description="Rebuild a day's candles from its trades and check them.",
+    tags={ROLE_TAG: "certify"},
+)
+check_today_job = dg.define_asset_job(
+    "check_today",
+    selection=dg.AssetSelection.checks_for_assets(*TABLES, "trades"),
+    description="Run the checks of trades and candles on today's rows.",
+    tags={ROLE_TAG: "checks"},
+)
+
+
+@dg.op(description="Make the partitions of the coming days in the database.")
+def make_partitions(context: dg.OpExecutionContext, database: Database) -> None:
+    """Midnight must find its partitions made; the loader makes only what it is surprised by."""
+    from datetime import UTC, datetime
+
+    from kalshi_platform.storage.partitions import days_ahead, ensure_partitions
+
+    with database.connect() as connection:
+        made = ensure_partitions(connection, days_ahead(datetime.now(UTC)))
+    context.log.info("made %d partitions: %s", len(made), ", ".join(made) or "all were there")
+
+
+@dg.job(
+    description="Keep the database's partitions some days ahead of the clock.",
+    executor_def=dg.in_process_executor,
+    tags={ROLE_TAG: "housekeeping"},
+)
+def partitions_ahead_job() -> None:
+    make_partitions()
+
+
+@dg.schedule(
+    cron_schedule="* * * * *",
+    job=refresh_candles_job,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Each minute, when trades have changed since the last refresh.",
+)
+def candles_each_minute(
+    context: dg.ScheduleEvaluationContext, database: Database
+) -> dg.RunRequest | dg.SkipReason:
+    """One run for whatever is stale; none while the one before still works."""
+    try:
+        with database.connect() as connection:
+            stale = connection.execute("SELECT EXISTS (SELECT FROM stale_candles)").fetchone()
+    except psycopg.OperationalError as error:
+        return dg.SkipReason(f"The database cannot be reached: {first_line(error)}")
+    if stale != (True,):
+        return dg.SkipReason("No trade has changed since the last refresh.")
+    if _in_progress(context.instance):
+        return dg.SkipReason("The refresh before is still under way.")
+    at = context.scheduled_execution_time
+    return dg.RunRequest(
+        run_key=f"{at:%Y-%m-%dT%H:%M}",
+        partition_key=f"{at:%Y-%m-%d}",
+        run_config=dg.RunConfig(ops={"candles": CandleRun(only_stale=True)}),
+    )
+
+
+@dg.schedule(
+    # Twice: late trades come after midnight, and the exchange moves old ones to its archive.
+    cron_schedule=["20 0 * * *", "20 3 * * *"],
+    job=certify_trades_job,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Yesterday's trades, soon after midnight and once more in the quiet of the night.",
+)
+def certify_yesterdays_trades(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    return _yesterday(context)
+
+
+@dg.schedule(
+    cron_schedule=["50 0 * * *", "50 3 * * *"],
+    job=certify_candles_job,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Yesterday's candles, half an hour after its trades.",
+)
+def certify_yesterdays_candles(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    return _yesterday(context)
+
+
+check_each_hour = dg.ScheduleDefinition(
+    name="check_each_hour",
+    cron_schedule="35 * * * *",
+    job=check_today_job,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+)
+partitions_each_hour = dg.ScheduleDefinition(
+    name="partitions_each_hour",
+    cron_schedule="5 * * * *",
+    job=partitions_ahead_job,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+)
+
+
+def _yesterday(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    at = context.scheduled_execution_time
+    return dg.RunRequest(
+        run_key=f"{at:%Y-%m-%dT%H:%M}", partition_key=f"{at - timedelta(days=1):%Y-%m-%d}"
+    )
+
+
+def _in_progress(instance: dg.DagsterInstance) -> bool:
+    live = dg.RunsFilter(
+        job_name=refresh_candles_job.name,
+        statuses=[
+            dg.DagsterRunStatus.QUEUED,
+            dg.DagsterRunStatus.NOT_STARTED,
+            dg.DagsterRunStatus.STARTING,
+            dg.DagsterRunStatus.STARTED,
+        ],
+    )
+    return bool(instance.get_run_records(live, limit=1))

@@ -1,0 +1,107 @@
+"""What assets and jobs reach for: the database and the exchange.
+
+Values come from environment variables when a run starts, so that the UI shows their names, never
+their values. `kalshi-platform up` exports them all.
+"""
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import psycopg
+
+from kalshi_platform.settings import Settings
+from kalshi_platform.storage.engine import connect
+
+if TYPE_CHECKING:
+    from kalshi_platform.exchange.rest import RestClient
+    from kalshi_platform.ingest.service import RecordingOptions
+
+
+class Database(dg.ConfigurableResource[Any]):
+    """The platform's tables; not Dagster's own storage."""
+
+    url: str
+
+    def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
+        """A connection that commits, or rolls back, when its `with` block ends."""
+        return connect(self.url, autocommit=autocommit)
+
+
+class Exchange(dg.ConfigurableResource[Any]):
+    """Where the exchange is and who we are to it."""
+
+    rest_url: str
+    ws_url: str
+    key_id: str
+    private_key_path: str
+
+    def rest(self, database: Database, stop: threading.Event | None = None) -> "RestClient":
+        """A REST client on the budget that all processes share; close it after use."""
+        from kalshi_platform.exchange.rest import RestClient
+        from kalshi_platform.exchange.signing import Signer
+        from kalshi_platform.storage.budget import PostgresBudget
+
+        return RestClient(
+            self.rest_url,
+            Signer.from_pem(self.key_id, Path(self.private_key_path)),
+            PostgresBudget(database.url, Settings().rest_tokens_per_second),
+            stop=stop,
+        )
+
+    def recording(self, database: Database, tape_folder: Path) -> "RecordingOptions":
+        """What a recorder needs; its tuning comes from the settings as they are now."""
+        from kalshi_platform.ingest.service import RecordingOptions
+
+        settings = Settings()
+        return RecordingOptions(
+            database_url=database.url,
+            tape_folder=tape_folder,
+            ws_url=self.ws_url,
+            rest_url=self.rest_url,
+            key_id=self.key_id,
+            private_key_path=Path(self.private_key_path),
+            flush_seconds=settings.flush_seconds,
+            segment_seconds=settings.segment_seconds,
+            silence_seconds=settings.silence_seconds,
+            rest_tokens_per_second=settings.rest_tokens_per_second,
+        )
+
+
+class Home(dg.ConfigurableResource[Any]):
+    """The home folder, which holds the tape."""
+
+    folder: str
+
+    @property
+    def tape_folder(self) -> Path:
+        return Path(self.folder).absolute() / "tape"
+
+
+def first_line(error: psycopg.Error) -> str:
+    """The server's or libpq's sentence, without the hints below it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+# Resource, its field, the environment variable, the field of Settings that reads the same one.
+ENVIRONMENT = (
+    ("database", "url", "DATABASE_URL", "database_url"),
+    ("exchange", "rest_url", "KALSHI_REST_URL", "rest_url"),
+    ("exchange", "ws_url", "KALSHI_WS_URL", "ws_url"),
+    ("exchange", "key_id", "KALSHI_API_KEY_ID", "api_key_id"),
+    ("exchange", "private_key_path", "KALSHI_PRIVATE_KEY_PATH", "private_key_path"),
+    ("home", "folder", "KALSHI_HOME", "home"),
+)
+
+
+def resources() -> dict[str, dg.ConfigurableResource[Any]]:
+    """The resources by the names that assets and jobs ask for; nothing is read or opened yet."""
+    fields: dict[str, dict[str, dg.EnvVar]] = {}
+    for resource, field, variable, _ in ENVIRONMENT:
+        fields.setdefault(resource, {})[field] = dg.EnvVar(variable)
+    return {
+        "database": Database(**fields["database"]),
+        "exchange": Exchange(**fields["exchange"]),
+        "home": Home(**fields["home"]),
+    }

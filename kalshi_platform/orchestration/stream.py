@@ -1,0 +1,211 @@
+"""The streaming job: one run that records the exchange until its window is over.
+
+The recorder works in a thread of the run; the run's main thread only watches: it writes the log,
+and ends the recording when it is told to (terminate, Ctrl-C), when the window is over, when the run
+was closed in Dagster's books, or when the code server that started it is gone. An orphan could
+neither be seen to stop nor be stopped from the UI, so it makes room for a run that can.
+"""
+
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import dagster as dg
+import psycopg
+
+from kalshi_platform.orchestration.partitions import today
+from kalshi_platform.orchestration.resources import Database, Exchange, Home, first_line
+from kalshi_platform.orchestration.runlog import STORAGE_DOWN, RunLog
+from kalshi_platform.storage.reads.days import (
+    newest_received_at,
+    open_gaps_of_day,
+    seconds_since,
+    written_rows,
+)
+
+ROLE_TAG = "kalshi/role"
+STREAM = "stream"
+LOADED = ("raw_trades", "trades", "quotes", "lifecycle_events")
+# Unix seconds before which the keeper does not start the next run.
+PAUSE_TAG = "kalshi/no_new_run_before"
+
+WINDOW_SECONDS = 6 * 3600
+_FLUSH_SECONDS = 15  # `up` and a container's stop wait no longer than this either
+_GLANCE_SECONDS = 0.5
+_REPORT_SECONDS = 30
+_PAUSE_WHEN_REFUSED_SECONDS = 60
+_PAUSE_AFTER_ERROR_SECONDS = 10
+
+
+class Window(dg.Config):
+    """How long one run records; new code arrives with the next run."""
+
+    window_seconds: int = WINDOW_SECONDS
+
+
+@dg.op(description="Record every public channel to the tape and load the tape into the tables.")
+def record_exchange(
+    context: dg.OpExecutionContext,
+    config: Window,
+    database: Database,
+    exchange: Exchange,
+    home: Home,
+) -> None:
+    """Record until the window ends; see the module for what ends it earlier.
+
+    Raises:
+        Failure: recording ended by an error; the run is tagged with the time before which another
+            try makes no sense.
+    """
+    from kalshi_platform.ingest.recorder import LeaseHeld
+    from kalshi_platform.ingest.service import record
+
+    options = exchange.recording(database, home.tape_folder)
+    log = RunLog(context.log)
+    recording = Recording(lambda stop: record(options, stop))
+    with log.capture():
+        try:
+            recording.start()
+            why = _watch(context, recording, log, database, config.window_seconds)
+            log.put(logging.INFO, f"stopping: {why}")
+        finally:
+            # An interrupt is a BaseException: it passes through here and goes on.
+            flushed = recording.finish(_FLUSH_SECONDS)
+            log.write()
+    if not flushed:
+        raise dg.Failure(f"The recorder did not stop within {_FLUSH_SECONDS} s; it is cut off.")
+    if isinstance(recording.error, LeaseHeld):
+        context.log.warning("Another recorder holds the lease; this run leaves it to that one.")
+    elif recording.error is not None:
+        raise _failure(context, recording.error) from recording.error
+
+
+@dg.job(
+    description="Hold one recorder for a bounded window. The stream_keeper sensor starts it.",
+    executor_def=dg.in_process_executor,
+    tags={
+        ROLE_TAG: STREAM,
+        "dagster/priority": "100",
+        # Ends a run whose process and code server died together, if the keeper should not.
+        "dagster/max_runtime": str(WINDOW_SECONDS + 600),
+    },
+)
+def stream_job() -> None:
+    record_exchange()
+
+
+class Recording:
+    """A recorder in a thread of its own, where the signals of the main thread do not reach it."""
+
+    def __init__(self, record: Callable[[threading.Event], None]) -> None:
+        self._record = record
+        self._stop = threading.Event()
+        # A daemon: a recorder that hangs must not keep the run's process alive.
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self.error: Exception | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the recorder still works after this long; returns early when it ends."""
+        self._thread.join(seconds)
+        return self._thread.is_alive()
+
+    def finish(self, seconds: float) -> bool:
+        """Let the recorder flush and end; False if it has not after `seconds`.
+
+        A second interrupt while it flushes (Ctrl-C reaches the whole process group, and whoever
+        stops the platform signals once more) does not cut the flush short.
+        """
+        self._stop.set()
+        deadline = time.monotonic() + seconds
+        while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            try:
+                self._thread.join(left)
+            except dg.DagsterExecutionInterruptedError:
+                continue
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._record(self._stop)
+        except Exception as error:  # noqa: BLE001 -- carried to the main thread, which raises it
+            self.error = error
+
+
+def _watch(
+    context: dg.OpExecutionContext,
+    recording: Recording,
+    log: RunLog,
+    database: Database,
+    window_seconds: float,
+) -> str:
+    """Wait for a reason to stop and return it."""
+    until = time.monotonic() + window_seconds
+    progress = Progress(database)
+    next_report = time.monotonic() + _REPORT_SECONDS
+    while recording.wait(_GLANCE_SECONDS):
+        if orphaned():
+            return "the code server that started this run is gone"
+        if time.monotonic() >= until:
+            return "the window is over; the keeper starts the next run"
+        if time.monotonic() >= next_report:
+            next_report += _REPORT_SECONDS
+            log.put(logging.INFO, progress.line())
+            if _closed(context):
+                return "Dagster has closed this run"
+        log.write()
+    return "the recorder ended"
+
+
+def orphaned() -> bool:
+    """Whether the process that started this one is gone. Never for a process started by hand."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and os.getppid() != parent.pid
+
+
+def _closed(context: dg.OpExecutionContext) -> bool:
+    try:
+        run = context.instance.get_run_by_id(context.run_id)
+    except STORAGE_DOWN:
+        return False  # nobody can have closed it either
+    return run is not None and run.is_finished
+
+
+class Progress:
+    """What the run's log says every half minute: what landed since the last line, lag and gaps."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._writes: dict[str, int] | None = None
+
+    def line(self) -> str:
+        try:
+            with self._database.connect() as connection:
+                writes = written_rows(connection, LOADED)
+                day = today()
+                newest = newest_received_at(connection, "raw_trades", day)
+                gaps = open_gaps_of_day(connection, day)
+        except psycopg.OperationalError as error:
+            return f"the database cannot be reached, the tape grows: {first_line(error)}"
+        before, self._writes = self._writes, writes
+        landed = " ".join(
+            f"{table}=+{max(0, writes[table] - before[table])}" if before else f"{table}=…"
+            for table in LOADED
+        )
+        age = "none today" if newest is None else f"{seconds_since(newest):.1f} s old"
+        return f"landed {landed} | newest trade {age} | open gaps {gaps}"
+
+
+def _failure(context: dg.OpExecutionContext, error: Exception) -> dg.Failure:
+    from kalshi_platform.exchange.errors import ExchangeError, is_transient
+
+    refused = isinstance(error, ExchangeError) and not is_transient(error)
+    pause = _PAUSE_WHEN_REFUSED_SECONDS if refused else _PAUSE_AFTER_ERROR_SECONDS
+    context.instance.add_run_tags(context.run_id, {PAUSE_TAG: str(int(time.time()) + pause)})
+    sentence = str(error) or type(error).__name__
+    return dg.Failure(sentence, metadata={"next_run_in_seconds": pause}, allow_retries=False)

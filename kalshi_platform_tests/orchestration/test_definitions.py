@@ -1,0 +1,123 @@
+"""What Dagster loads: it loads, opens nothing, and says what an operator needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from kalshi_platform.definitions import defs
+from kalshi_platform.operations.environment import variable_of
+from kalshi_platform.orchestration.columns import table_metadata
+from kalshi_platform.orchestration.resources import ENVIRONMENT, resources
+from kalshi_platform.settings import Settings
+from kalshi_platform.storage import tables
+
+PROJECT = Path(__file__).parents[2]
+
+
+def specs() -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+
+def test_definitions_load():
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_lineage_goes_from_the_tape_to_the_day_candle():
+    upstream = {name: {d.asset_key.to_user_string() for d in s.deps} for name, s in specs().items()}
+    assert upstream == {
+        "feed_tape": set(),
+        "raw_trades": {"feed_tape"},
+        "quotes": {"feed_tape"},
+        "lifecycle_events": {"feed_tape"},
+        "trades": {"raw_trades"},
+        "candles_1m": {"trades"},
+        "candles_1h": {"candles_1m"},
+        "candles_1d": {"candles_1h"},
+    }
+
+
+@pytest.mark.parametrize("name", sorted(specs()))
+def test_every_asset_is_described_owned_fresh_and_by_day(name):
+    spec = specs()[name]
+    assert spec.description and spec.owners and spec.kinds and spec.group_name
+    assert spec.freshness_policy is not None
+    assert isinstance(spec.partitions_def, dg.DailyPartitionsDefinition)
+
+
+@pytest.mark.parametrize("name", sorted(set(specs()) - {"feed_tape"}))
+def test_every_table_shows_its_columns_with_units(name):
+    schema = specs()[name].metadata["dagster/column_schema"]
+    table = tables.metadata.tables[name]
+    assert [column.name for column in schema.columns] == [column.name for column in table.columns]
+    for column in schema.columns:
+        if column.name.endswith(("_micros", "_centis", "_at")):
+            assert column.description, f"{name}.{column.name} has no unit"
+
+
+def test_a_lineage_names_columns_that_exist():
+    for spec in specs().values():
+        lineage = spec.metadata.get("dagster/column_lineage")
+        for column, sources in lineage.deps_by_column.items() if lineage else ():
+            assert column in tables.metadata.tables[spec.key.to_user_string()].columns
+            for source in sources:
+                table = tables.metadata.tables[source.asset_key.to_user_string()]
+                assert source.column_name in table.columns
+
+
+def test_prices_are_described_in_millionths_of_a_dollar():
+    columns = table_metadata(tables.candles_1m)["dagster/column_schema"].columns
+    described = {column.name: column.description for column in columns}
+    assert described["open_micros"] == "millionths of a dollar"
+
+
+def test_environment_names_are_those_of_the_settings():
+    for _, _, variable, field in ENVIRONMENT:
+        assert variable == variable_of(field)
+        assert field in Settings.model_fields
+
+
+def test_resources_show_names_and_not_values(monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://secret@/kalshi")
+    assert "secret" not in repr(resources()["database"].model_dump())
+
+
+def test_importing_reads_no_environment_and_stays_light():
+    code = (
+        "import sys, kalshi_platform.definitions\n"
+        "heavy = {'pandas', 'httpx', 'websockets', 'fastapi', 'cryptography', 'zstandard'}\n"
+        "found = heavy & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={}, timeout=60)
+
+
+def test_the_instance_and_the_workspace_are_as_dagster_reads_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_PG_URL", "postgresql+psycopg2://postgres@/dagster?host=/nowhere")
+    monkeypatch.setenv("DAGSTER_CODE_PORT", "4266")
+    from dagster._core.instance.config import dagster_instance_config
+    from dagster._core.workspace.load import location_origins_from_yaml_paths
+
+    (tmp_path / "dagster.yaml").write_text((PROJECT / "dagster.yaml").read_text())
+    config, _ = dagster_instance_config(str(tmp_path))
+    assert config["telemetry"] == {"enabled": False}
+    origins = location_origins_from_yaml_paths([str(PROJECT / "workspace.yaml")])
+    assert [origin.port for origin in origins] == [4266]
+
+
+def test_no_run_but_the_streams_waits_for_the_streams_place():
+    instance = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+    runs = instance["concurrency"]["runs"]
+    limits = {
+        limit.get("value") or limit["key"]: limit["limit"]
+        for limit in runs["tag_concurrency_limits"]
+    }
+    assert limits["stream"] == 1
+    # A stream, the candles of a minute and all backfills together leave a place free.
+    assert (
+        limits["stream"] + limits["candles"] + limits["dagster/backfill"]
+        < runs["max_concurrent_runs"]
+    )
