@@ -56,9 +56,13 @@ class Completeness:
             start = datetime.fromisoformat(evidence.first_day).replace(tzinfo=UTC)
         # What has not happened yet is not missing.
         end = now if end is None or end > now else end
-        if any(gap.starts_at < end and gap.ends_at > start for gap in evidence.gaps):
+        if any(gap.starts_at < end and gap.ends_at >= start for gap in evidence.gaps):
             return "gaps"
         return _status_of_days(evidence, start, end)
+
+    def forget(self) -> None:
+        """Read the evidence anew for the next answer."""
+        self._until = 0.0
 
     async def _read(self) -> _Evidence:
         if self._evidence is None or self._until < time.monotonic():

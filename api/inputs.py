@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _UNIX_SECONDS = re.compile(r"\d{1,12}", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -40,8 +41,6 @@ def _within_reason(instant: datetime | None) -> datetime:
         )
     return instant
 
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Instant = Annotated[
     datetime,

@@ -1,7 +1,7 @@
 """POST /trades: a market's trades, oldest first."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -25,8 +25,13 @@ from kalshi_platform.storage.reads.trades import (
 
 router = APIRouter(route_class=KeyedRoute, dependencies=SECURITY, tags=["trades"])
 
-# traded_at in Unix microseconds, feed_order, trade_id.
-_Place = tuple[int, int | None, UUID]
+
+class _Place(NamedTuple):
+    """A TradePosition as it travels in a cursor."""
+
+    traded_at_micros: int
+    feed_order: int | None
+    trade_id: UUID
 
 
 class TradesQuery(BaseModel):
@@ -105,15 +110,17 @@ def _position(cursor: str | None, bound: tuple[object, ...]) -> TradePosition | 
     if cursor is None:
         return None
     try:
-        traded_at_micros, feed_order, trade_id = decode_cursor(cursor, bound, _Place)
-        return TradePosition(from_unix_micros(traded_at_micros), feed_order, trade_id)
+        place = decode_cursor(cursor, bound, _Place)
+        return TradePosition(
+            from_unix_micros(place.traded_at_micros), place.feed_order, place.trade_id
+        )
     except (BadCursor, OverflowError) as error:
         raise InvalidInput(f"cursor {error}.", field="cursor") from error
 
 
 def _place_of_last(rows: bytes, feed_order: bytes | None) -> _Place:
     last: dict[str, Any] = msgspec.json.decode(rows[rows.rfind(SEPARATOR) + 1 :].lstrip())
-    return (
+    return _Place(
         unix_micros(datetime.fromisoformat(last["ts"])),
         None if feed_order is None else int(feed_order),
         UUID(last["trade_id"]),
