@@ -37,6 +37,8 @@ MEASURES = (
 )
 COLUMNS = ("market_ticker", "starts_at", *MEASURES)
 
+_FIRST: ColumnElement[int] = literal_column("1", Integer)
+
 
 class Interval(Enum):
     """Width of a candle; each divides the next, and all divide a UTC day."""
@@ -95,7 +97,7 @@ def candles_from_trades(trades: FromClause) -> Select[Any]:
     return select(
         trades.c.market_ticker,
         starts_at.label("starts_at"),
-        prices[1].label("open_micros"),
+        prices[_FIRST].label("open_micros"),
         func.max(price).label("high_micros"),
         func.min(price).label("low_micros"),
         prices[func.count()].label("close_micros"),
@@ -119,7 +121,7 @@ def roll_up(finer: FromClause, interval: Interval) -> Select[Any]:
     return select(
         finer.c.market_ticker,
         starts_at.label("starts_at"),
-        opens[1].label("open_micros"),
+        opens[_FIRST].label("open_micros"),
         func.max(finer.c.high_micros).label("high_micros"),
         func.min(finer.c.low_micros).label("low_micros"),
         closes[func.count()].label("close_micros"),
