@@ -280,7 +280,13 @@ class Batch:
 
     def _unread_line(self, raw: bytes, reason: str) -> None:
         """A frame that does not match its type: refused, and its number counted as used."""
-        line = _decode_untyped(raw)
+        try:
+            line = _decode_untyped(raw)
+        except msgspec.DecodeError:
+            # No line of ours. What it held is missed by its sequence number, if it had one.
+            landed_at_ns = self._landed_at_micros * 1000
+            self._refuse(_Untyped(landed_at_ns, self.state.connection, Raw(raw)), raw, reason)
+            return
         if line.connection != self.state.connection:
             self.state.enter(line.connection)
         self.state.frames += 1

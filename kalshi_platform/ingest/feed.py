@@ -104,9 +104,7 @@ class FeedState(Struct):
         if subscription is None:
             return None
         start_ms = self.channels[subscription.channel].complete_until_ms
-        return self._gap(
-            subscription.channel, "rejected_message", start_ms, at_ms, detail=reason
-        )
+        return self._gap(subscription.channel, "rejected_message", start_ms, at_ms, detail=reason)
 
     def _gap(
         self,

@@ -151,7 +151,12 @@ class Loader:
                 open_gap(connection, Gap(name, "tape_damaged", starts_at, now, detail=reason))
 
     def _report(
-        self, connection: psycopg.Connection, batch: Batch | None, added: int, *, force: bool = False
+        self,
+        connection: psycopg.Connection,
+        batch: Batch | None,
+        added: int,
+        *,
+        force: bool = False,
     ) -> None:
         """Raise the counters with the batch; set the gauges about once a second."""
         if batch is not None:

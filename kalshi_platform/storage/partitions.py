@@ -55,9 +55,7 @@ def ensure_partitions(
     return sorted(missing)
 
 
-def attach(
-    connection: psycopg.Connection, table: Table, name: str, start: date, end: date
-) -> None:
+def attach(connection: psycopg.Connection, table: Table, name: str, start: date, end: date) -> None:
     """Attach the stand-alone table `name` as the partition of `table` for [start, end)."""
     column = table.info["partition_column"]
     cast = "" if column.endswith("_on") else " 00:00:00+00"

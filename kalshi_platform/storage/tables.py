@@ -57,13 +57,17 @@ raw_trades = Table(
     metadata,
     _instant("landed_at", comment="when the row was loaded; the partition key"),
     _instant("received_at", comment="receiver's clock: the frame's or the REST answer's arrival"),
-    _instant("traded_at", comment="the exchange's clock; milliseconds over ws, microseconds over rest"),
+    _instant(
+        "traded_at", comment="the exchange's clock; milliseconds over ws, microseconds over rest"
+    ),
     Column("connection", BigInteger, comment="ws connection (Unix seconds of its opening)"),
     Column("seq", BigInteger, comment="sequence number on the trade subscription"),
     Column("tape_segment", BigInteger, comment="tape file (Unix ms of its opening)"),
     Column("tape_offset", BigInteger, comment="byte offset of the zstd frame in that file"),
     Column("count_centis", BigInteger, nullable=False, comment="contracts, hundredths"),
-    Column("yes_price_micros", Integer, nullable=False, comment="price of yes, millionths of a dollar"),
+    Column(
+        "yes_price_micros", Integer, nullable=False, comment="price of yes, millionths of a dollar"
+    ),
     Column("trade_id", Uuid, nullable=False),
     Column("is_block_trade", Boolean, comment="null where the source did not say"),
     Column("source", _ASCII, nullable=False, comment="ws, rest or historical"),
@@ -76,13 +80,21 @@ raw_trades = Table(
 trades = Table(
     "trades",
     metadata,
-    _instant("traded_at", comment="exchange clock; microseconds where exact_time, else milliseconds"),
-    Column("feed_order", BigInteger, comment="ws connection << 32 | seq; null if seen over REST alone"),
+    _instant(
+        "traded_at", comment="exchange clock; microseconds where exact_time, else milliseconds"
+    ),
+    Column(
+        "feed_order", BigInteger, comment="ws connection << 32 | seq; null if seen over REST alone"
+    ),
     Column("count_centis", BigInteger, nullable=False, comment="contracts, hundredths"),
-    Column("yes_price_micros", Integer, nullable=False, comment="price of yes, millionths of a dollar"),
+    Column(
+        "yes_price_micros", Integer, nullable=False, comment="price of yes, millionths of a dollar"
+    ),
     Column("traded_on", Date, primary_key=True, comment="UTC day of traded_at"),
     Column("trade_id", Uuid, primary_key=True, comment="the exchange's identity of the trade"),
-    Column("exact_time", Boolean, nullable=False, comment="traded_at has microseconds (REST saw it)"),
+    Column(
+        "exact_time", Boolean, nullable=False, comment="traded_at has microseconds (REST saw it)"
+    ),
     Column("is_block_trade", Boolean, comment="null where no source said"),
     Column("taker_side", _ASCII, nullable=False, comment="yes or no"),
     Column("market_ticker", _ASCII, nullable=False),
@@ -100,7 +112,9 @@ quotes = Table(
     Column("yes_bid_size_centis", BigInteger, nullable=False),
     Column("yes_ask_size_centis", BigInteger, nullable=False),
     Column("last_trade_size_centis", BigInteger, nullable=False),
-    Column("volume_centis", BigInteger, nullable=False, comment="cumulative since the market opened"),
+    Column(
+        "volume_centis", BigInteger, nullable=False, comment="cumulative since the market opened"
+    ),
     Column("open_interest_centis", BigInteger, nullable=False),
     Column("dollar_volume", BigInteger, nullable=False, comment="whole dollars, as sent"),
     Column("dollar_open_interest", BigInteger, nullable=False, comment="whole dollars, as sent"),
@@ -194,7 +208,9 @@ gaps = Table(
     Column("gap_id", BigInteger, Identity(), primary_key=True),
     Column("channel", _ASCII, nullable=False),
     Column("cause", Text, nullable=False, comment="disconnect, restart, sequence_jump, silence, …"),
-    Column("status", _ASCII, nullable=False, comment="open, healed or explained (no replay exists)"),
+    Column(
+        "status", _ASCII, nullable=False, comment="open, healed or explained (no replay exists)"
+    ),
     _instant("starts_at", comment="last instant known to be complete, exchange clock"),
     _instant("ends_at", comment="first instant known to be complete again, exchange clock"),
     _instant("detected_at", server_default=func.now()),
@@ -202,7 +218,9 @@ gaps = Table(
     _instant("next_attempt_at", server_default=func.now()),
     Column("healed_by", _ASCII, comment="rest, historical"),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("trades_found", BigInteger, comment="trades the healing source reported in the interval"),
+    Column(
+        "trades_found", BigInteger, comment="trades the healing source reported in the interval"
+    ),
     Column("trades_missing", BigInteger, comment="of those, the ones that had not been recorded"),
     Column("connection", BigInteger, comment="the connection that noticed it"),
     Column("first_seq", BigInteger, comment="first sequence number lost, where numbered"),

@@ -13,17 +13,16 @@ import psycopg
 from kalshi_platform.storage.leases import LOADER, RECORDER
 
 # What the ingesting processes write to `ingestion_metrics`, one row per label set.
-MESSAGES = "ingestion_messages_total"  # channel
-LAST_MESSAGE = "ingestion_last_message_unix_seconds"  # channel; the receiver's clock
-LAG = "ingestion_lag_seconds"  # channel; exchange's clock to committed
+MESSAGES = "messages_total"  # by channel
+LAST_RECEIVED = "last_received_at_seconds"  # by channel; Unix seconds, the receiver's clock
+RECEIVED_LAG = "received_lag_seconds"  # by channel; sent by the exchange to received
+LOADED_LAG = "loaded_lag_seconds"  # by channel; received to committed
 TAPE_BACKLOG = "tape_backlog_bytes"  # on the tape, not yet in the tables
 
 # A channel is late after this many seconds; the others may rightly be silent for hours.
 SILENCE_SECONDS = {"trade": 60.0, "ticker": 60.0}
 # The healer tries each second; a gap that stays open longer needs eyes.
 GAP_SECONDS = 120.0
-# The loader commits several times a second.
-LOADER_SECONDS = 30.0
 # Beyond this, rows are not counted one by one.
 _COUNTED = 100_000
 
@@ -83,7 +82,10 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One channel of the feed. Ages and lags in seconds; null where nothing is known yet."""
+    """One channel of the feed; seconds, null where nothing is known yet.
+
+    `lag` is from sent by the exchange to committed, for the newest message.
+    """
 
     channel: str
     messages: int | None
@@ -182,8 +184,9 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
 
 def _sources(read: _Read) -> list[Source]:
     messages = _by_channel(read.metrics, MESSAGES)
-    last = _by_channel(read.metrics, LAST_MESSAGE)
-    lag = _by_channel(read.metrics, LAG)
+    last = _by_channel(read.metrics, LAST_RECEIVED)
+    received_lag = _by_channel(read.metrics, RECEIVED_LAG)
+    loaded_lag = _by_channel(read.metrics, LOADED_LAG)
     sources = []
     for channel in sorted({*messages, *last, *SILENCE_SECONDS} - {None}, key=str):
         assert channel is not None
@@ -199,7 +202,9 @@ def _sources(read: _Read) -> list[Source]:
                 messages=int(messages[channel]) if channel in messages else None,
                 last_message_age=age,
                 limit=limit,
-                lag=lag.get(channel),
+                lag=round(received_lag[channel] + loaded_lag[channel], 3)
+                if channel in received_lag and channel in loaded_lag
+                else None,
                 late=limit is not None and (age is None or age > limit),
             )
         )

@@ -124,7 +124,9 @@ def add_rejected(connection: psycopg.Connection, rows: Sequence[RejectedRow]) ->
     _copy_rows(connection, "rejected_messages", RejectedRow._fields, rows)
 
 
-def add_to_counters(connection: psycopg.Connection, deltas: Mapping[tuple[str, str], float]) -> None:
+def add_to_counters(
+    connection: psycopg.Connection, deltas: Mapping[tuple[str, str], float]
+) -> None:
     """Raise counters in `ingestion_metrics`; keys are (name, labels)."""
     _upsert_metrics(connection, deltas, "ingestion_metrics.value + excluded.value")
 
@@ -149,7 +151,10 @@ def _upsert_metrics(
 
 
 def _copy_rows(
-    connection: psycopg.Connection, table: str, columns: Iterable[str], rows: Iterable[Sequence[Any]]
+    connection: psycopg.Connection,
+    table: str,
+    columns: Iterable[str],
+    rows: Iterable[Sequence[Any]],
 ) -> None:
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
