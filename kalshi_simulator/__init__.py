@@ -1,1 +1,1 @@
-"""A second Kalshi: a made-up exchange that speaks the REST and WebSocket protocol of the real one."""
+"""A second Kalshi: a made-up exchange that speaks the protocol of the real one."""

@@ -18,7 +18,8 @@ def trade_message(
     block = "true" if flags & BLOCK_TRADE else "false"
     return (
         f'{{"trade_id":"{trade_id}","market_ticker":"{ticker}",'
-        f'"yes_price_dollars":"{dollars(price_e4)}","no_price_dollars":"{dollars(10_000 - price_e4)}",'
+        f'"yes_price_dollars":"{dollars(price_e4)}",'
+        f'"no_price_dollars":"{dollars(10_000 - price_e4)}",'
         f'"count_fp":"{fixed_point(centis)}",{_SIDES[flags & TAKER_YES]},'
         f'"is_block_trade":{block},"ts":{us // SECOND_US},"ts_ms":{us // 1_000}}}'
     ).encode()
@@ -31,7 +32,8 @@ def trade_record(
     block = "true" if flags & BLOCK_TRADE else "false"
     return (
         f'{{"trade_id":"{trade_id}","ticker":"{ticker}","count_fp":"{fixed_point(centis)}",'
-        f'"yes_price_dollars":"{dollars(price_e4)}","no_price_dollars":"{dollars(10_000 - price_e4)}",'
+        f'"yes_price_dollars":"{dollars(price_e4)}",'
+        f'"no_price_dollars":"{dollars(10_000 - price_e4)}",'
         f'{_SIDES[flags & TAKER_YES]},"created_time":"{stamp(us)}","is_block_trade":{block}}}'
     )
 

@@ -146,8 +146,8 @@ def _quote_ranges(
     inside = (instants >= from_us) & (instants < to_us)
     instants, bids, asks = instants[inside], bids[inside], asks[inside]
     buckets = instants // period_us
-    starts = np.flatnonzero(np.diff(buckets, prepend=buckets[0] - 1)) if len(buckets) else []
-    ends = np.append(starts[1:], len(buckets)) if len(buckets) else []
+    starts = np.flatnonzero(np.diff(buckets, prepend=-1))
+    ends = np.append(starts[1:], len(buckets))
     found: dict[int, tuple[Range, Range]] = {}
     for left, right in zip(starts, ends, strict=True):
         found[int(buckets[left]) * period_us] = (

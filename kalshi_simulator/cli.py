@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from kalshi_simulator import replay as replaying
 from kalshi_simulator import serving
+from kalshi_simulator.recording import RecordingError
 from kalshi_simulator.server import PortTaken
 from kalshi_simulator.signing import ensure_credentials
 from kalshi_simulator.state import StateError
@@ -133,6 +135,36 @@ def serve(
     try:
         asyncio.run(serving.serve(options))
     except (PortTaken, StateError, ValueError) as error:
+        typer.echo(f"kalshi-simulator: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def replay(
+    recording: Annotated[
+        Path, typer.Argument(help="Recorded frames: .ndjson, .ndjson.gz or .ndjson.zst.")
+    ],
+    speed: Annotated[
+        float,
+        typer.Option(
+            help="Times the recorded pace; 0 as fast as the client takes.",
+            envvar="KALSHI_SIMULATOR_SPEED",
+            min=0.0,
+        ),
+    ] = 1.0,
+    host: Annotated[str, _HOST] = "127.0.0.1",
+    rest_port: Annotated[int, _REST_PORT] = 8090,
+    ws_port: Annotated[int, _WS_PORT] = 8091,
+    credentials: Annotated[Path, _CREDENTIALS] = Path(".kalshi-simulator"),
+    public_key: Annotated[list[str] | None, _PUBLIC_KEY] = None,
+) -> None:
+    """Serve a recording in place of the made-up market until interrupted."""
+    options = replaying.ReplayOptions(
+        recording, speed, host, rest_port, ws_port, credentials, public_key or []
+    )
+    try:
+        asyncio.run(replaying.replay(options))
+    except (PortTaken, RecordingError, ValueError) as error:
         typer.echo(f"kalshi-simulator: {error}", err=True)
         raise typer.Exit(2) from error
 

@@ -98,9 +98,8 @@ def _subscribe(client: Client, number: int | None, params: dict[str, Any], at: S
             yield reply_frame("subscribed", at.now_ms(), command=number, msg=msg), "subscribed"
             opened.append((subscription, asked))
         else:
-            fresh = _added(subscription, asked)
+            opened.append((subscription, _added(subscription, asked)))
             yield _ok(subscription, number, at), "ok"
-            opened.append((subscription, fresh))
     for subscription, fresh in opened:
         yield from _first_data(subscription, fresh, params, at)
 
@@ -198,7 +197,7 @@ def _unsubscribe(client: Client, number: int | None, params: dict[str, Any], at:
             yield frame, "unsubscribed"
 
 
-def _list(client: Client, number: int | None, params: dict[str, Any], at: Source) -> Answers:
+def _list(client: Client, number: int | None, _params: dict[str, Any], at: Source) -> Answers:
     msg = [{"channel": s.channel, "sid": s.sid} for s in client.subscriptions.values()]
     yield reply_frame("ok", at.now_ms(), command=number, msg=msg), "ok"
 

@@ -76,8 +76,7 @@ class Feed:
             if now_us - self.at_us > _STEPS_AT_ONCE * STEP_US:
                 boundary = (now_us // STEP_US) * STEP_US
             end = min(boundary, now_us)
-            for moment in self.timeline.between(self.at_us, end):
-                messages.append(moment.message)
+            messages += [moment.message for moment in self.timeline.between(self.at_us, end)]
             self._trade(self.exchange.ledger.rows_between(self.at_us, end), messages)
             if end == boundary:
                 self._step(end, messages)

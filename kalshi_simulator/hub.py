@@ -73,15 +73,9 @@ class Hub:
         if self.faults.use("ws_401"):
             self.refused += 1
             return _problem(401, "unauthorized", "unauthorized", "refused on command")
-        path = request.path.partition("?")[0]
-        if path != WS_PATH:
-            return _problem(404, "not_found", "not found", None)
-        try:
-            connection.username = self.gatekeeper.check(request.headers, "GET", path)
-        except Refused as refusal:
-            self.refused += 1
-            return _problem(401, refusal.code, "unauthorized", refusal.details)
-        return None
+        refusal = admission(self.gatekeeper, connection, request)
+        self.refused += refusal is not None
+        return refusal
 
     async def _converse(self, connection: ServerConnection) -> None:
         self.connections_ever += 1
@@ -228,6 +222,20 @@ class Hub:
             for kind, count in client.sent.items():
                 total[kind] = total.get(kind, 0) + count
         return total
+
+
+def admission(
+    gatekeeper: Gatekeeper, connection: ServerConnection, request: Request
+) -> Response | None:
+    """Check a handshake: None lets it in, with the key id as the connection's user name."""
+    path = request.path.partition("?")[0]
+    if path != WS_PATH:
+        return _problem(404, "not_found", "not found", None)
+    try:
+        connection.username = gatekeeper.check(request.headers, "GET", path)
+    except Refused as refusal:
+        return _problem(401, refusal.code, "unauthorized", refusal.details)
+    return None
 
 
 async def _ping(client: Client) -> None:

@@ -157,4 +157,4 @@ def _shares(seed: int, markets: int) -> npt.NDArray[np.float64]:
     weights = np.zeros(markets)
     for rank, slot in enumerate(ranks):
         weights[slot] = 1.0 / (rank + 2)
-    return np.cumsum(weights) / weights.sum()
+    return np.asarray(np.cumsum(weights) / weights.sum())

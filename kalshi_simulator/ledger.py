@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -125,7 +126,7 @@ class Ledger:
         self._executed: list[int] = [0]
         self.epochs = epochs
         self._first_ordinals = [0]
-        for epoch, following in zip(epochs, epochs[1:], strict=False):
+        for epoch, following in pairwise(epochs):
             blocks = -(-(following.from_us - epoch.from_us) // epoch.block_us)
             self._first_ordinals.append(self._first_ordinals[-1] + blocks)
 

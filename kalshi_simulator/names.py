@@ -38,6 +38,7 @@ def names_of(layout: Layout, slot: Slot, instance: int, close_us: int) -> Names:
     label = _label(plan, slot.lane, close_us, draw)
     event = f"{plan.ticker}-{label}"
     moment = f"{when(close_us):%b %d at %H:%M}"
+    strikes: dict[str, Any]
     if plan.kind == "strike":
         strike_cents = (draw % 40_000_00) + 60_000_00 + slot.leg * 250_00
         strike = f"{strike_cents // 100}.{strike_cents % 100:02d}"

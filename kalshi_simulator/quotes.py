@@ -97,7 +97,7 @@ def _base_e4(keys: Words) -> Integers:
 def _spread(keys: Words, fifths: Integers) -> Integers:
     """Ticks between bid and ask, the same for five steps."""
     wide = (hash_words(keys, fifths) >> np.uint64(61)).astype(np.int64)
-    return 1 + (wide == 0) + (wide <= 1)
+    return np.asarray(1 + (wide == 0) + (wide <= 1))
 
 
 def _corner(keys: Words, cells: Integers) -> Integers:

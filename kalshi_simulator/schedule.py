@@ -49,7 +49,7 @@ def trading(layout: Layout, slots: Integers, us: Integers) -> npt.NDArray[np.boo
     offsets = us - layout.origin_us[slots] - instances * periods
     closed = (tempers == EARLY) & (offsets >= periods * 3 // 4)
     pauses = (offsets >= periods * 40 // 100) & (offsets < periods * 45 // 100)
-    return ~closed & ~((tempers == PAUSED) & pauses)
+    return np.asarray(~closed & ~((tempers == PAUSED) & pauses))
 
 
 def structures(layout: Layout, slots: Integers, us: Integers) -> Integers:

@@ -79,7 +79,8 @@ async def run_until_stopped(
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stopping.set)
     await rest.start()
-    print(json.dumps(ready), flush=True, file=sys.stdout)
+    sys.stdout.write(json.dumps(ready) + "\n")
+    sys.stdout.flush()
     stopped = asyncio.create_task(stopping.wait())
     try:
         done, _ = await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)

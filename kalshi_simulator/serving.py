@@ -14,7 +14,7 @@ from kalshi_simulator.hub import WS_PATH, Hub
 from kalshi_simulator.rest.app import create_app
 from kalshi_simulator.rest.context import Context, Counters
 from kalshi_simulator.server import REST_PATH, RestServer, bound_socket, run_until_stopped
-from kalshi_simulator.signing import Credentials, Gatekeeper, ensure_credentials, read_public_key
+from kalshi_simulator.signing import gatekeeper_of
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,3 @@ async def serve(options: ServeOptions) -> None:
         "started_at": stamp(exchange.state.started_us),
     }
     await run_until_stopped(rest, sockets, [asyncio.create_task(feed.run())], ready)
-
-
-def gatekeeper_of(folder: Path, further: list[str]) -> tuple[Credentials, Gatekeeper]:
-    """Our own user and all users; ValueError when a further one is not ID=PEMFILE."""
-    own = ensure_credentials(folder)
-    keys = {own.key_id: own.public_key}
-    for entry in further:
-        key_id, separator, pem = entry.partition("=")
-        if not separator:
-            raise ValueError(f"--public-key must be ID=PEMFILE, not {entry!r}")
-        keys[key_id] = read_public_key(Path(pem))
-    return own, Gatekeeper(keys)

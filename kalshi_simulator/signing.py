@@ -61,15 +61,20 @@ def ensure_credentials(folder: Path, kind: str = "ed25519") -> Credentials:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        with open(os.open(pem, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(text)
+        _write_secret(pem, text)
     if not name.exists():
-        with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as words:
-            words.write(str(uuid.uuid4()) + "\n")
+        _write_secret(name, f"{uuid.uuid4()}\n".encode())
     key = serialization.load_pem_private_key(pem.read_bytes(), None)
     if not isinstance(key, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
         raise ValueError(f"{pem} holds neither an RSA nor an Ed25519 key")
     return Credentials(name.read_text().strip(), pem.absolute(), key.public_key())
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
 
 
 def read_public_key(pem: Path) -> PublicKey:
@@ -106,6 +111,18 @@ class Gatekeeper:
         except (InvalidSignature, binascii.Error) as error:
             raise Refused("authentication_error", "incorrect API key signature") from error
         return key_id
+
+
+def gatekeeper_of(folder: Path, further: list[str]) -> tuple[Credentials, Gatekeeper]:
+    """Our own user and all users; ValueError when a further one is not ID=PEMFILE."""
+    own = ensure_credentials(folder)
+    keys = {own.key_id: own.public_key}
+    for entry in further:
+        key_id, separator, pem = entry.partition("=")
+        if not separator:
+            raise ValueError(f"--public-key must be ID=PEMFILE, not {entry!r}")
+        keys[key_id] = read_public_key(Path(pem))
+    return own, Gatekeeper(keys)
 
 
 def _verify(key: PublicKey, signature: bytes, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -69,4 +68,4 @@ def save(folder: Path, state: WorldState) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{_FILE}.draft"
     draft.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
-    os.replace(draft, folder / _FILE)
+    draft.replace(folder / _FILE)

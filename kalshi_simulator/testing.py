@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import httpx
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -83,14 +84,9 @@ class RunningSimulator:
         return answer
 
     def _read(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        request = urllib.request.Request(
-            self.control_url + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            content: bytes = response.read()
-        return content
+        response = httpx.request(method, self.control_url + path, json=body, timeout=60)
+        response.raise_for_status()
+        return response.content
 
 
 def start_simulator(*arguments: str) -> RunningSimulator:

@@ -98,6 +98,7 @@ def read_cursor(request: Request, shape: type[Place]) -> Place | None:
         return None
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.msgpack.decode(raw, type=shape)
+        place: Place = msgspec.msgpack.decode(raw, type=shape)
     except (binascii.Error, ValueError, msgspec.DecodeError, msgspec.ValidationError):
         raise bad_request("invalid cursor") from None
+    return place

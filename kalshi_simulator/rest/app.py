@@ -31,10 +31,10 @@ def create_app(context: Context, read_tokens_per_second: int) -> ASGIApp:
     return Gate(app, context, read_tokens_per_second)
 
 
-async def _problem(request: Request, error: Exception) -> Response:
+async def _problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return error.response()
 
 
-async def _unknown_path(request: Request, error: Exception) -> Response:
+async def _unknown_path(_: Request, _error: Exception) -> Response:
     return not_found().response()

@@ -17,7 +17,7 @@ from kalshi_simulator.signing import KEY_HEADER
 _DAYS = ("monday", "tuesday", "wednesday", "friday", "saturday", "sunday")
 
 
-async def status(request: Request) -> Response:
+async def status(_: Request) -> Response:
     """Whether the exchange is open; it is, unless a fault says otherwise."""
     up = {"exchange_active": True, "trading_active": True, "intra_exchange_transfers_active": True}
     shards = [
@@ -29,7 +29,11 @@ async def status(request: Request) -> Response:
 
 async def schedule(request: Request) -> Response:
     """Trading hours and the next maintenance, as published; trading here never pauses."""
-    now = context_of(request).exchange.clock.now()
+    return json_response(schedule_of(context_of(request).exchange.clock.now()))
+
+
+def schedule_of(now: int) -> dict[str, Any]:
+    """The body of /exchange/schedule at an instant (microseconds)."""
     year = when(now).year
     all_day = [{"open_time": "00:00", "close_time": "00:00"}]
     hours: dict[str, Any] = {
@@ -47,7 +51,7 @@ async def schedule(request: Request) -> Response:
         "start_datetime": stamp(thursday + 8 * HOUR_US),
         "end_datetime": stamp(thursday + 10 * HOUR_US),
     }
-    return json_response({"schedule": {"standard_hours": [hours], "maintenance_windows": [window]}})
+    return {"schedule": {"standard_hours": [hours], "maintenance_windows": [window]}}
 
 
 async def cutoff(request: Request) -> Response:
@@ -78,7 +82,7 @@ async def limits(request: Request) -> Response:
     )
 
 
-async def costs(request: Request) -> Response:
+async def costs(_: Request) -> Response:
     """What a request costs; nothing here costs other than the default."""
     return json_response({"default_cost": REQUEST_COST, "endpoint_costs": []})
 

@@ -44,7 +44,7 @@ def _page(request: Request, exchange: Exchange, from_us: int, to_us: int) -> Res
     ticker = request.query_params.get("ticker") or None
     minimum, maximum = whole(request, "min_ts"), whole(request, "max_ts")
     block_trades = yes_or_no(request, "is_block_trade")
-    place = read_cursor(request, Place)
+    place = read_cursor(request, tuple[int, int, int])
     slot = None
     if minimum is not None:
         from_us = max(from_us, minimum * SECOND_US)
