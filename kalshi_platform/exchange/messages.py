@@ -36,14 +36,14 @@ class Unreadable(ValueError):
     """A message that cannot be read; the text says which field and why."""
 
 
-class Trade(Struct, frozen=True):
+class Trade(Struct):
     """One trade as one source reported it, in our units."""
 
     trade_id: str
     market_ticker: str
     yes_price_micros: int
     count_centis: int
-    taker_side: Side
+    taker_side: str
     is_block_trade: bool | None
     traded_at_micros: int
     """Unix microseconds on the exchange's clock."""
@@ -51,7 +51,7 @@ class Trade(Struct, frozen=True):
     """Whether the source gives microseconds (REST) or cuts to milliseconds (WebSocket)."""
 
 
-class Quote(Struct, frozen=True):
+class Quote(Struct):
     """One ticker message in our units."""
 
     market_ticker: str

@@ -3,20 +3,16 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from importlib.metadata import version
-from typing import Any
-
 import msgspec
 import psycopg
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kalshi_platform.exchange.messages import (
-    ComboLifecycleFrame,
     ErrorFrame,
-    EventFeeFrame,
-    EventLifecycleFrame,
     Frame,
-    MarketLifecycleFrame,
+    LifecycleFrame,
     OkFrame,
     SubscribedFrame,
     TickerFrame,
@@ -114,7 +110,7 @@ class Batch:
                 self._read_alone(raw)
             return
         for number, line in enumerate(lines):
-            self._line(line, lambda number=number: block.data.splitlines()[number])
+            self._line(line, partial(_line_of, block.data, number))
 
     def _read_alone(self, raw: bytes) -> None:
         """Read one line of a block in which some line is not what its type promises."""
@@ -189,26 +185,24 @@ class Batch:
             return
         state.frames += 1
         received_ns = line.received_at_ns
-        kind = type(frame)
-        sent_ms = getattr(frame, "sending_ts_ms", UNSET)
+        sent_ms = frame.sending_ts_ms
         now_ms = received_ns // 1_000_000 if sent_ms is UNSET else sent_ms
         try:
-            if kind is TradeFrame:
+            if isinstance(frame, TradeFrame):
                 self._trade(frame, received_ns, now_ms)
-            elif kind is TickerFrame:
+            elif isinstance(frame, TickerFrame):
                 self._quote(frame, received_ns, now_ms)
-            elif kind in _LIFECYCLE:
+            elif isinstance(frame, LifecycleFrame):
                 self._lifecycle(frame, received_ns, now_ms)
-            elif kind is SubscribedFrame:
-                gap = state.subscribed(frame.msg.channel, frame.msg.sid, now_ms)
-                self._keep(gap)
-            elif kind in _REPLIES:
+            elif isinstance(frame, SubscribedFrame):
+                self._keep(state.subscribed(frame.msg.channel, frame.msg.sid, now_ms))
+            elif isinstance(frame, OkFrame | UnsubscribedFrame | ErrorFrame):
                 # Replies use up numbers of the subscription that they speak of.
                 if frame.sid is not UNSET and frame.seq is not UNSET:
                     self._keep(state.sequenced(frame.sid, frame.seq, now_ms)[1])
-        except (Unreadable, ValueError) as error:
+        except ValueError as error:
             self._refuse(line, bytes(_decode_untyped(raw()).frame), str(error))
-            if kind is not TickerFrame and frame.sid is not UNSET:
+            if isinstance(frame, TradeFrame | LifecycleFrame):
                 self._keep(state.unread(frame.sid, now_ms, str(error)))
 
     def _trade(self, frame: TradeFrame, received_ns: int, now_ms: int) -> None:
@@ -238,7 +232,7 @@ class Batch:
         self._seen("ticker", quote.market_ticker, received_ns, now_ms)
         self.state.reached("ticker", min(quote.quoted_at_ms, now_ms + _LARGEST_LEAD_MS))
 
-    def _lifecycle(self, frame: Any, received_ns: int, now_ms: int) -> None:
+    def _lifecycle(self, frame: LifecycleFrame, received_ns: int, now_ms: int) -> None:
         is_new, gap = self.state.sequenced(frame.sid, frame.seq, now_ms)
         self._keep(gap)
         if not is_new:
@@ -329,9 +323,11 @@ class Batch:
             self.gaps.append(gap)
 
 
-_LIFECYCLE = {MarketLifecycleFrame, ComboLifecycleFrame, EventLifecycleFrame, EventFeeFrame}
 _OF_ONE_MARKET = {"market_lifecycle_v2", "multivariate_market_lifecycle"}
-_REPLIES = {OkFrame, UnsubscribedFrame, ErrorFrame}
+
+
+def _line_of(data: bytes, number: int) -> bytes:
+    return data.splitlines()[number]
 
 
 def _cause_word(event: str, cause: str) -> str:

@@ -6,6 +6,7 @@ brought in the interval and its margins, and a trade of the stream after it as w
 gap stays open and is asked for again, with growing pauses.
 """
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import psycopg
 import structlog
 
 from kalshi_platform.exchange.calls import Interrupted
-from kalshi_platform.exchange.errors import ExchangeError, UnreadableAnswer, is_transient
+from kalshi_platform.exchange.errors import ExchangeError, is_transient
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.ingest.window import CHECKPOINTS, Progress, count_calls, sweep_window
 from kalshi_platform.storage.engine import connect
@@ -50,32 +51,28 @@ log = structlog.get_logger(__name__)
 def heal_open_gaps(url: str, rest: RestClient, stop: threading.Event) -> int:
     """Try to heal every gap in trades that is due; safe to run in several processes at once.
 
+    Neither an exchange that refuses nor a database that is away is raised: the gaps stay open and
+    are asked for again, and the recording that goes on beside is worth more than they are.
+
     Returns:
         How many were closed.
-
-    Raises:
-        ExchangeError: of a kind that trying again does not help; the gaps stay open.
-        psycopg.OperationalError: the database is away.
     """
     closed = 0
-    with connect(url) as connection:
-        due = due_gaps(connection)
-        connection.commit()
-        for group in _groups(due):
-            if stop.is_set():
-                break
-            with _locked(connection, group) as gaps:
-                if not gaps:
-                    continue
-                try:
-                    closed += _heal(connection, rest, gaps, stop)
-                except Interrupted:
+    try:
+        with connect(url) as connection:
+            due = due_gaps(connection)
+            connection.commit()
+            for group in _groups(due):
+                if stop.is_set():
                     break
-                finally:
-                    if not connection.broken:
-                        connection.rollback()
-                        count_calls(connection, rest)
-                        connection.commit()
+                with _locked(connection, group) as gaps:
+                    closed += _heal(connection, rest, gaps, stop) if gaps else 0
+                count_calls(connection, rest)
+                connection.commit()
+    except Interrupted:
+        pass  # asked to stop; the position is saved
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        log.warning("healing_waits_for_database", reason=str(error).strip())
     return closed
 
 
@@ -142,10 +139,10 @@ def _heal(
         connection.rollback()
         postpone_gaps(connection, ids, str(error))
         connection.commit()
-        log.warning("gaps_not_healed", gaps=ids, reason=str(error))
-        if is_transient(error) or isinstance(error, UnreadableAnswer):
-            return 0
-        raise
+        # What will not pass by itself (a refused key, say) is for the operator to see.
+        level = logging.WARNING if is_transient(error) else logging.ERROR
+        log.log(level, "gaps_not_healed", gaps=ids, reason=str(error))
+        return 0
     closed = sum(_judge(connection, gap, progress) for gap in gaps)
     drop_checkpoint(connection, CHECKPOINTS, scope)
     connection.commit()

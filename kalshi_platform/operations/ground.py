@@ -46,7 +46,7 @@ def running_up(home: Path) -> int | None:
     """Process id of the `up` that runs in this home folder, or None."""
     try:
         descriptor = os.open(home / "up.lock", os.O_RDWR)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         if _locked(descriptor):

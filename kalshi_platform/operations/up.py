@@ -1,5 +1,6 @@
 """`kalshi-platform up`: the whole platform on one machine, from nothing to flowing data."""
 
+import os
 import shutil
 import sys
 import time
@@ -40,6 +41,7 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
     """
     home = settings.home.absolute()
     home.mkdir(parents=True, exist_ok=True)
+    _have_runtime_folder(home)
     with only_up(home) as lock:
         for process in end_processes(home):
             say(f"Killed {process.service} (process {process.pid}), left by an earlier run.")
@@ -136,6 +138,13 @@ def summary(settings: Settings, key: str, ticker: str | None) -> list[str]:
     return [*lines, "Ctrl-C stops everything."]
 
 
+def _have_runtime_folder(home: Path) -> None:
+    """Give libraries that ask for XDG_RUNTIME_DIR a folder, where the session has none."""
+    folder = home / "run"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+
+
 def _services(settings: Settings, environment: dict[str, str]) -> list[Service]:
     scripts = Path(sys.executable).parent
     workspace = str(_PROJECT / "workspace.yaml")
@@ -174,7 +183,10 @@ def _with_databases(settings: Settings, supervisor: Supervisor) -> Settings:
     """Start the embedded database unless another is configured; make and migrate what is needed."""
     embedded = settings.embedded_database
     if embedded is not None:
-        supervisor.keep_database(embedded)
+        try:
+            supervisor.keep_database(embedded)
+        except RuntimeError as error:
+            raise Refusal(str(error)) from error
     for url in (settings.url, sibling_database(settings.url, "dagster")):
         if settings.dagster_database_url is None or url == settings.url:
             _ensure_database(url)

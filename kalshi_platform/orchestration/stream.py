@@ -202,9 +202,10 @@ class Progress:
 
 
 def _failure(context: dg.OpExecutionContext, error: Exception) -> dg.Failure:
-    from kalshi_platform.exchange.errors import ExchangeError, is_transient
+    from kalshi_platform.exchange.errors import Forbidden, KeyUnusable, Unauthorized
 
-    refused = isinstance(error, ExchangeError) and not is_transient(error)
+    # Only a person can help with these; trying each ten seconds would bury the first failure.
+    refused = isinstance(error, KeyUnusable | Unauthorized | Forbidden)
     pause = _PAUSE_WHEN_REFUSED_SECONDS if refused else _PAUSE_AFTER_ERROR_SECONDS
     context.instance.add_run_tags(context.run_id, {PAUSE_TAG: str(int(time.time()) + pause)})
     sentence = str(error) or type(error).__name__

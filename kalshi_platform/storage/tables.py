@@ -1,8 +1,8 @@
 """Every table and column, once.
 
-Units are in the names: `*_micros` are millionths of a dollar, `*_centis` hundredths of a contract,
-`*_at` an instant (UTC), `*_on` a UTC day. Tables with a `partitions` entry in `info` are partitioned
-by range of the named column, one partition a day or month; `partitions.py` makes them.
+Units are in the names: `*_micros` are millionths of a dollar, `*_centis` hundredths of a
+contract, `*_at` an instant (UTC), `*_on` a UTC day. Tables with a `partitions` entry in `info` are
+partitioned by range of the named column, one partition a day or month; see `partitions.py`.
 """
 
 from typing import Any
@@ -184,7 +184,7 @@ def _candles(name: str, interval: str, partitioning: dict[str, Any]) -> Table:
         Column("market_ticker", _ASCII, nullable=False),
         # The key leads with the market: every page asks for one market in order of time.
         PrimaryKeyConstraint("market_ticker", "starts_at"),
-        comment=f"One market in one {interval} in which it traded: [starts_at, starts_at + 1 {interval}).",
+        comment=f"One market in one {interval} in which it traded, from starts_at on.",
         **partitioning,
     )
 
@@ -199,7 +199,7 @@ stale_candles = Table(
     _instant("starts_at", comment="the minute whose candle no longer equals its trades"),
     Column("market_ticker", _ASCII, nullable=False),
     Index("stale_candles_by_market", "market_ticker"),
-    comment="Minutes whose trades changed since their candles were computed; append-only, may repeat.",
+    comment="Minutes whose trades changed since their candles were computed; may repeat.",
 )
 
 gaps = Table(

@@ -25,11 +25,11 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.selectable import CTE, Subquery
 
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.reads.candle_records import VWAP_MICROS, Fill, filled, record
+from kalshi_platform.storage.statements import compile_statement
 from kalshi_platform.transform.candles import COLUMNS, Interval, candles_from_trades, roll_up
 
 _market_ticker = bindparam("market_ticker", type_=Text())
@@ -203,8 +203,7 @@ def _utc_day(instant: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _text(query: Select[Any]) -> str:
-    dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
-    compiled = query.compile(dialect=dialect)
+    compiled = compile_statement(query)
     # Callers bind by name; a parameter of another name would be one that they do not know of.
     assert set(compiled.params) <= {"market_ticker", "start", "end"}, compiled.params
     return str(compiled)

@@ -24,12 +24,11 @@ from sqlalchemy import (
     table,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.sql import ClauseElement
 
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.partitions import ensure_partitions
+from kalshi_platform.storage.statements import run
 from kalshi_platform.transform.candles import (
     COLUMNS,
     MEASURES,
@@ -86,12 +85,12 @@ def refresh_candles(connection: psycopg.Connection[Any]) -> CandleCounts:
     # Taken off the list first, recomputed by later statements: the order is what loses nothing.
     gone = delete(stale).returning(stale.c.market_ticker, stale.c.starts_at).cte("gone")
     distinct = select(gone.c.market_ticker, gone.c.starts_at).distinct()
-    minutes = _execute(connection, insert(_stale).from_select(_KEY, distinct)).rowcount
+    minutes = run(connection, insert(_stale).from_select(_KEY, distinct)).rowcount
     connection.execute("ANALYZE stale_minutes")
     midnights = Interval.ONE_DAY.start_of(_stale.c.starts_at)
     per_day = select(midnights).distinct().order_by(midnights)
     counts = _Counter()
-    for (midnight,) in _execute(connection, per_day).fetchall():
+    for (midnight,) in run(connection, per_day).fetchall():
         _refresh_day(connection, midnight.astimezone(UTC).date(), counts)
     _drop_scratch(connection, _stale)
     return counts.total(minutes)
@@ -109,7 +108,7 @@ def rebuild_day(connection: psycopg.Connection[Any], day: date) -> CandleCounts:
     listed = delete(stale).where(_within(stale.c.starts_at, window))
     distinct = listed.returning(stale.c.market_ticker, stale.c.starts_at).cte("gone")
     counting = select(func.count(tuple_(distinct.c.market_ticker, distinct.c.starts_at).distinct()))
-    [minutes] = _execute(connection, counting).fetchone() or (0,)
+    [minutes] = run(connection, counting).fetchone() or (0,)
 
     ensure_partitions(connection, [day], only=[interval.table for interval in Interval])
     counts = _Counter()
@@ -143,7 +142,7 @@ def _refresh_day(connection: psycopg.Connection[Any], day: date, counts: "_Count
         _make_scratch(connection, _touched)
         starts_at = interval.start_of(_stale.c.starts_at)
         keys = select(_stale.c.market_ticker, starts_at).where(_within(_stale.c.starts_at, window))
-        _execute(connection, insert(_touched).from_select(_KEY, keys.distinct()))
+        run(connection, insert(_touched).from_select(_KEY, keys.distinct()))
         connection.execute("ANALYZE touched_candles")
         fresh = _candles_of_day(interval, day, only_touched=True)
         counts.add(interval, *_replace(connection, interval, fresh, window, only_touched=True))
@@ -156,10 +155,10 @@ def _rebuild_interval(
     window = _day_window(day)
     fresh = _candles_of_day(interval, day, only_touched=False)
     held = select(exists().where(_within(interval.table.c.starts_at, window)))
-    if _execute(connection, held).fetchone() == (True,):
+    if run(connection, held).fetchone() == (True,):
         return _replace(connection, interval, fresh, window, only_touched=False)
     # A day's first build meets nothing to compare with, so it goes straight into the table.
-    written = _execute(connection, insert(interval.table).from_select(COLUMNS, fresh)).rowcount
+    written = run(connection, insert(interval.table).from_select(COLUMNS, fresh)).rowcount
     return written, 0
 
 
@@ -199,7 +198,7 @@ def _replace(
     """Make the stored candles those of `fresh`; returns the rows written and removed."""
     stored = interval.table
     _make_scratch(connection, _fresh, like=stored.name)
-    _execute(connection, insert(_fresh).from_select(COLUMNS, fresh))
+    run(connection, insert(_fresh).from_select(COLUMNS, fresh))
     connection.execute("ANALYZE fresh_candles")
 
     # A trade that REST dates more finely may leave a minute that holds nothing else.
@@ -208,7 +207,7 @@ def _replace(
     )
     if only_touched:
         emptied = emptied.where(exists().where(_same_key(_touched, stored)))
-    removed = _execute(connection, emptied).rowcount
+    removed = run(connection, emptied).rowcount
 
     equal = and_(
         _same_key(_fresh, stored),
@@ -220,7 +219,7 @@ def _replace(
     upsert = upsert.on_conflict_do_update(
         index_elements=_KEY, set_={name: upsert.excluded[name] for name in MEASURES}
     )
-    written = _execute(connection, upsert).rowcount
+    written = run(connection, upsert).rowcount
     _drop_scratch(connection, _fresh)
     return written, removed
 
@@ -243,14 +242,6 @@ def _make_scratch(
 
 def _drop_scratch(connection: psycopg.Connection[Any], scratch: TableClause) -> None:
     connection.execute(f"DROP TABLE pg_temp.{scratch.name}".encode())
-
-
-def _execute(
-    connection: psycopg.Connection[Any], statement: ClauseElement
-) -> psycopg.Cursor[tuple[Any, ...]]:
-    compiled = statement.compile(dialect=postgresql.psycopg.dialect())  # type: ignore[no-untyped-call]
-    # Never prepared: each plan is made for the day and the number of minutes at hand.
-    return connection.execute(str(compiled).encode(), compiled.params, prepare=False)
 
 
 def _same_key(one: Any, other: Any) -> ColumnElement[bool]:

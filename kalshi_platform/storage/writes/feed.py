@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from struct import Struct
-from typing import Any, NamedTuple, Protocol
+from typing import Any, LiteralString, NamedTuple, Protocol
 
 import psycopg
 from psycopg import sql
@@ -28,6 +28,17 @@ _QUOTE_COLUMNS = (
     "market_ticker",
 )
 _QUOTE = Struct(">h" + "iq" * 10 + "ii" * 3)
+_ADD: LiteralString = """
+INSERT INTO ingestion_metrics (name, labels, value)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::float8[])
+ON CONFLICT (name, labels)
+DO UPDATE SET value = ingestion_metrics.value + excluded.value, updated_at = now()
+"""
+_SET: LiteralString = """
+INSERT INTO ingestion_metrics (name, labels, value)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::float8[])
+ON CONFLICT (name, labels) DO UPDATE SET value = excluded.value, updated_at = now()
+"""
 _cached_text = lru_cache(maxsize=1 << 17)(text_field)
 
 
@@ -128,24 +139,24 @@ def add_to_counters(
     connection: psycopg.Connection, deltas: Mapping[tuple[str, str], float]
 ) -> None:
     """Raise counters in `ingestion_metrics`; keys are (name, labels)."""
-    _upsert_metrics(connection, deltas, "ingestion_metrics.value + excluded.value")
+    _upsert_metrics(connection, deltas, _ADD)
 
 
 def set_gauges(connection: psycopg.Connection, values: Mapping[tuple[str, str], float]) -> None:
     """Set gauges in `ingestion_metrics`; keys are (name, labels)."""
-    _upsert_metrics(connection, values, "excluded.value")
+    _upsert_metrics(connection, values, _SET)
 
 
 def _upsert_metrics(
-    connection: psycopg.Connection, values: Mapping[tuple[str, str], float], value: str
+    connection: psycopg.Connection,
+    values: Mapping[tuple[str, str], float],
+    statement: LiteralString,
 ) -> None:
     if not values:
         return
     keys = sorted(values)
     connection.execute(
-        "INSERT INTO ingestion_metrics (name, labels, value)"
-        " SELECT * FROM unnest(%s::text[], %s::text[], %s::float8[])"
-        f" ON CONFLICT (name, labels) DO UPDATE SET value = {value}, updated_at = now()",
+        statement,
         [[name for name, _ in keys], [labels for _, labels in keys], [values[key] for key in keys]],
     )
 

@@ -36,7 +36,7 @@ _STATEMENTS = [
     PRIMARY KEY (market_ticker, starts_at)
 )
  PARTITION BY RANGE (starts_at)""",
-    """COMMENT ON TABLE candles_1d IS 'One market in one day in which it traded: [starts_at, starts_at + 1 day).'""",
+    """COMMENT ON TABLE candles_1d IS 'One market in one day in which it traded, from starts_at on.'""",
     """COMMENT ON COLUMN candles_1d.starts_at IS 'start of the interval, UTC'""",
     """COMMENT ON COLUMN candles_1d.volume_centis IS 'contracts, hundredths'""",
     """COMMENT ON COLUMN candles_1d.notional_micro_centis IS 'sum of price × count'""",
@@ -53,7 +53,7 @@ _STATEMENTS = [
     PRIMARY KEY (market_ticker, starts_at)
 )
  PARTITION BY RANGE (starts_at)""",
-    """COMMENT ON TABLE candles_1h IS 'One market in one hour in which it traded: [starts_at, starts_at + 1 hour).'""",
+    """COMMENT ON TABLE candles_1h IS 'One market in one hour in which it traded, from starts_at on.'""",
     """COMMENT ON COLUMN candles_1h.starts_at IS 'start of the interval, UTC'""",
     """COMMENT ON COLUMN candles_1h.volume_centis IS 'contracts, hundredths'""",
     """COMMENT ON COLUMN candles_1h.notional_micro_centis IS 'sum of price × count'""",
@@ -70,7 +70,7 @@ _STATEMENTS = [
     PRIMARY KEY (market_ticker, starts_at)
 )
  PARTITION BY RANGE (starts_at)""",
-    """COMMENT ON TABLE candles_1m IS 'One market in one minute in which it traded: [starts_at, starts_at + 1 minute).'""",
+    """COMMENT ON TABLE candles_1m IS 'One market in one minute in which it traded, from starts_at on.'""",
     """COMMENT ON COLUMN candles_1m.starts_at IS 'start of the interval, UTC'""",
     """COMMENT ON COLUMN candles_1m.volume_centis IS 'contracts, hundredths'""",
     """COMMENT ON COLUMN candles_1m.notional_micro_centis IS 'sum of price × count'""",
@@ -257,7 +257,7 @@ _STATEMENTS = [
     market_ticker TEXT COLLATE "C" NOT NULL
 )""",
     """CREATE INDEX stale_candles_by_market ON stale_candles (market_ticker)""",
-    """COMMENT ON TABLE stale_candles IS 'Minutes whose trades changed since their candles were computed; append-only, may repeat.'""",
+    """COMMENT ON TABLE stale_candles IS 'Minutes whose trades changed since their candles were computed; may repeat.'""",
     """COMMENT ON COLUMN stale_candles.starts_at IS 'the minute whose candle no longer equals its trades'""",
     """CREATE TABLE trades (
     traded_at TIMESTAMP WITH TIME ZONE NOT NULL,
