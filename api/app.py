@@ -10,7 +10,7 @@ from api.completeness import Completeness
 from api.database import ReadDatabase
 from api.documentation import DESCRIPTION, TAGS, TITLE, install_documentation
 from api.errors import install_problem_handlers
-from api.routes import operations, trades
+from api.routes import candles, operations, trades
 from api.telemetry import RequestMetrics, Telemetry
 
 
@@ -60,6 +60,7 @@ def create_app(
     install_problem_handlers(app)
     install_documentation(app)
     app.include_router(trades.router)
+    app.include_router(candles.router)
     app.include_router(operations.router)
     app.add_middleware(Telemetry, metrics=app.state.metrics)
     return app

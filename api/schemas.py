@@ -56,6 +56,36 @@ class Trade(_Shape):
     )
 
 
+class Candle(_Shape):
+    """One interval of one market, at prices of yes; null only where `fill=null` asked for it."""
+
+    bucket: UtcInstant = Field(
+        description="Start of the interval; ISO 8601, UTC.", examples=["2026-11-20T18:00:00Z"]
+    )
+    market_ticker: str = Field(examples=["KXHIGHNY-26NOV20-T50"])
+    open: Number | None = Field(description="Cents.", examples=[36])
+    high: Number | None = Field(description="Cents.", examples=[38])
+    low: Number | None = Field(description="Cents.", examples=[35.5])
+    close: Number | None = Field(description="Cents.", examples=[37])
+    open_dollars: Dollars | None = Field(examples=["0.3600"])
+    high_dollars: Dollars | None = Field(examples=["0.3800"])
+    low_dollars: Dollars | None = Field(examples=["0.3550"])
+    close_dollars: Dollars | None = Field(examples=["0.3700"])
+    volume: Number | None = Field(description="Contracts.", examples=[120.5])
+    volume_fp: Contracts | None = Field(examples=["120.50"])
+    trade_count: int | None = Field(examples=[14])
+    vwap_dollars: Dollars | None = Field(
+        description="Mean price per contract, rounded half to even; null without volume.",
+        examples=["0.366250"],
+    )
+    filled: bool = Field(
+        description="Whether the interval had no trade and `fill` made this candle."
+    )
+    yes_bid: None = Field(description="Not recorded yet.")
+    yes_ask: None = Field(description="Not recorded yet.")
+    open_interest: None = Field(description="Not recorded yet.")
+
+
 class Problem(BaseModel):
     """What went wrong (RFC 9457)."""
 

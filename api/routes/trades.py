@@ -12,12 +12,12 @@ from api.auth import SECURITY, KeyedRoute
 from api.completeness import Completeness
 from api.cursors import BadCursor, decode_cursor, encode_cursor
 from api.database import ReadDatabase
-from api.errors import InvalidInput, UnknownMarket, problems
+from api.errors import InvalidInput, problems
 from api.inputs import Cursor, Instant, Ticker, from_unix_micros, unix_micros
+from api.markets import require_market
 from api.pages import page_response
 from api.schemas import Page, Trade
 from kalshi_platform.storage.reads.trades import (
-    MARKET_KNOWN,
     SEPARATOR,
     TradePosition,
     trades_page,
@@ -98,12 +98,6 @@ async def list_trades(query: TradesQuery, request: Request) -> Response:
         next_cursor = encode_cursor(bound, _place_of_last(rows, feed_order))
     status = await completeness.of(query.start_time, query.end_time)
     return page_response(request, rows, next_cursor, status)
-
-
-async def require_market(database: ReadDatabase, market_ticker: str, *, field: str) -> None:
-    """Raise UnknownMarket unless some message has named this market."""
-    if await database.row(MARKET_KNOWN, {"market_ticker": market_ticker}) is None:
-        raise UnknownMarket(f"{field}: no market {market_ticker!r} is known.", field=field)
 
 
 def _position(cursor: str | None, bound: tuple[object, ...]) -> TradePosition | None:
