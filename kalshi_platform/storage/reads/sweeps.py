@@ -1,7 +1,7 @@
 """What is held of an interval, to compare with what the exchange reports of it."""
 
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -131,7 +131,7 @@ def gap_evidence(connection: psycopg.Connection, gap: DueGap, margin_seconds: in
                coalesce(bool_or(traded_at > %(end)s AND fed AND exact_time), false)
         FROM near, LATERAL (SELECT traded_at BETWEEN %(start)s AND %(end)s AS inside) AS placed
         """,
-        {"start": gap.starts_at, "end": gap.ends_at, "margin": f"{margin_seconds} seconds"},
+        {"start": gap.starts_at, "end": gap.ends_at, "margin": timedelta(seconds=margin_seconds)},
     ).fetchone()
     assert row is not None, "an aggregate without GROUP BY has one row"
     return Evidence(*row)
