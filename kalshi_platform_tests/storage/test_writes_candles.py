@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from kalshi_platform.storage.embedded import EmbeddedDatabase
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.candles import rebuild_day, refresh_candles
 from kalshi_platform.transform.candles import Interval
@@ -22,10 +23,17 @@ from kalshi_platform_tests.transform.reference import (
 ONE_MINUTE, ONE_HOUR, ONE_DAY = Interval
 
 
+@pytest.fixture(scope="module")
+def shared_database(postgres: EmbeddedDatabase) -> str:
+    return postgres.create_database(__name__.rsplit(".", 1)[1], template="migrated")
+
+
 @pytest.fixture
-def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
-    with connect(database) as opened:
+def connection(shared_database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A transaction that is rolled back."""
+    with connect(shared_database) as opened:
         yield opened
+        opened.rollback()
 
 
 def test_two_trades_in_one_minute_make_one_candle(connection):
@@ -170,6 +178,6 @@ def test_no_trade_is_lost_while_loader_and_refreshers_run_together(database):
 
 
 def test_a_transaction_that_could_lose_trades_is_refused(connection):
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     with pytest.raises(RuntimeError, match="read committed"):
         refresh_candles(connection)

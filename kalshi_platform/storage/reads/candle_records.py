@@ -22,9 +22,9 @@ _PRICES = ("open", "high", "low", "close")
 
 # Per contract, rounded half to even; notional is micro-centis, so the quotient is micros.
 VWAP_MICROS = """notional_micro_centis / nullif(volume_centis, 0) + CASE
-    WHEN 2 * mod(notional_micro_centis, volume_centis) > volume_centis
-      OR 2 * mod(notional_micro_centis, volume_centis) = volume_centis
-         AND mod(notional_micro_centis / volume_centis, 2) = 1
+    WHEN 2 * mod(notional_micro_centis, nullif(volume_centis, 0)) > volume_centis
+      OR 2 * mod(notional_micro_centis, nullif(volume_centis, 0)) = volume_centis
+         AND mod(notional_micro_centis / nullif(volume_centis, 0), 2) = 1
     THEN 1 ELSE 0 END"""
 
 
