@@ -98,7 +98,7 @@ def _opened(path: Path) -> Iterator[Iterable[bytes]]:
             path.open("rb") as packed,
             zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as reader,
         ):
-            yield io.BufferedReader(reader)  # type: ignore[arg-type]
+            yield io.BufferedReader(reader)
     else:
         with path.open("rb") as plain:
             yield plain

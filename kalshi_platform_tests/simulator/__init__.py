@@ -1,0 +1,1 @@
+"""Tests of the simulator over its sockets, without any of the platform's client code."""
