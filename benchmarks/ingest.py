@@ -34,7 +34,6 @@ from kalshi_platform.storage import tables
 from kalshi_platform.storage.bulk import copy_binary
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.trades import (
-    FeedPosition,
     encode_trade,
     ensure_trade_partitions,
     merge_trades,
@@ -105,9 +104,7 @@ def send(frames: list[bytes], per_second: float | None, port: "multiprocessing.Q
         for first in range(0, len(frames), chunk):
             if per_second is not None:
                 await asyncio.sleep(max(0.0, started + first / per_second - time.monotonic()))
-            websocket.transport.write(
-                b"".join(map(websocket_bytes, frames[first : first + chunk]))
-            )
+            websocket.transport.write(b"".join(map(websocket_bytes, frames[first : first + chunk])))
             if websocket.transport.get_write_buffer_size() > 1 << 20:
                 await websocket.drain()
         await websocket.wait_closed()
@@ -218,7 +215,7 @@ def encoded(trades: list[Trade]) -> list[bytes]:
             source="ws",
             landed_at_micros=now,
             received_at_micros=now,
-            feed=FeedPosition(1, seq, 1, 1),
+            feed=(1, seq, 1, 1),
         )
         for seq, trade in enumerate(trades, 1)
     ]

@@ -7,6 +7,7 @@ Unknown fields are allowed everywhere; a missing or unreadable required one rais
 Source: the WebSocket and REST references of docs.kalshi.com, read 2026-10 (AsyncAPI, OpenAPI 3.31).
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -22,8 +23,6 @@ _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 _SignedNumber = Annotated[int, msgspec.Meta(gt=-(1 << 53), lt=1 << 53)]
 _Sid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 _Seq = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-# Printable ASCII without blanks: the published pattern forbids dots, real tickers have them.
-_Ticker = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,200}$")]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -36,7 +35,7 @@ class Unreadable(ValueError):
     """A message that cannot be read; the text says which field and why."""
 
 
-class Trade(Struct):
+class Trade(Struct, gc=False):
     """One trade as one source reported it, in our units."""
 
     trade_id: str
@@ -51,7 +50,7 @@ class Trade(Struct):
     """Whether the source gives microseconds (REST) or cuts to milliseconds (WebSocket)."""
 
 
-class Quote(Struct):
+class Quote(Struct, gc=False):
     """One ticker message in our units."""
 
     market_ticker: str
@@ -71,9 +70,9 @@ class Quote(Struct):
 # What the wire carries ---------------------------------------------------------------------------
 
 
-class TradeMessage(Struct):
+class TradeMessage(Struct, gc=False):
     trade_id: str
-    market_ticker: _Ticker
+    market_ticker: str
     yes_price_dollars: str
     no_price_dollars: str
     count_fp: str
@@ -83,8 +82,8 @@ class TradeMessage(Struct):
     is_block_trade: bool | UnsetType = UNSET  # always sent only since 2026-08-13
 
 
-class TickerMessage(Struct):
-    market_ticker: _Ticker
+class TickerMessage(Struct, gc=False):
+    market_ticker: str
     price_dollars: str
     yes_bid_dollars: str
     yes_ask_dollars: str
@@ -98,12 +97,12 @@ class TickerMessage(Struct):
     ts_ms: _Number
 
 
-class LifecycleMessage(Struct):
+class LifecycleMessage(Struct, gc=False):
     """The fields that index a lifecycle message; the rest stays JSON."""
 
     event_type: str | UnsetType = UNSET
-    market_ticker: _Ticker | UnsetType = UNSET
-    event_ticker: _Ticker | UnsetType = UNSET
+    market_ticker: str | UnsetType = UNSET
+    event_ticker: str | UnsetType = UNSET
 
 
 class ErrorMessage(Struct):
@@ -116,20 +115,20 @@ class SubscribedMessage(Struct):
     sid: _Sid
 
 
-class TradeFrame(Struct, tag_field="type", tag="trade"):
+class TradeFrame(Struct, gc=False, tag_field="type", tag="trade"):
     sid: _Sid
     seq: _Seq
     msg: TradeMessage
     sending_ts_ms: _Number | UnsetType = UNSET
 
 
-class TickerFrame(Struct, tag_field="type", tag="ticker"):
+class TickerFrame(Struct, gc=False, tag_field="type", tag="ticker"):
     sid: _Sid
     msg: TickerMessage
     sending_ts_ms: _Number | UnsetType = UNSET
 
 
-class _SequencedFrame(Struct):
+class _SequencedFrame(Struct, gc=False):
     sid: _Sid
     seq: _Seq
     msg: Raw
@@ -207,9 +206,9 @@ Frame = (
 read_lifecycle = msgspec.json.Decoder(LifecycleMessage).decode
 
 
-class _RestTrade(Struct):
+class _RestTrade(Struct, gc=False):
     trade_id: str
-    ticker: _Ticker
+    ticker: str
     yes_price_dollars: str
     no_price_dollars: str
     count_fp: str
@@ -280,13 +279,7 @@ def _trade(
     *,
     exact_time: bool,
 ) -> Trade:
-    yes_price = micros(wire.yes_price_dollars)
-    if not 0 < yes_price <= MICROS_PER_DOLLAR:
-        raise Unreadable(f"yes_price_dollars {wire.yes_price_dollars} is not within (0, 1]")
-    if yes_price + micros(wire.no_price_dollars) != MICROS_PER_DOLLAR:
-        raise Unreadable(
-            f"yes {wire.yes_price_dollars} and no {wire.no_price_dollars} do not sum to 1"
-        )
+    yes_price = _price(wire.yes_price_dollars, wire.no_price_dollars)
     count = centis(wire.count_fp)
     if count == 0:
         raise Unreadable("count_fp is zero")
@@ -297,7 +290,7 @@ def _trade(
     block = wire.is_block_trade
     return Trade(
         wire.trade_id,
-        market_ticker,
+        ticker(market_ticker),
         yes_price,
         count,
         side,
@@ -323,7 +316,7 @@ def read_quote(message: TickerMessage) -> Quote:
     if max(prices) > MICROS_PER_DOLLAR:
         raise Unreadable("a price is beyond 1 dollar")
     return Quote(
-        message.market_ticker,
+        ticker(message.market_ticker),
         message.ts_ms,
         *prices,
         centis(message.yes_bid_size_fp),
@@ -334,6 +327,29 @@ def read_quote(message: TickerMessage) -> Quote:
         message.dollar_volume,
         message.dollar_open_interest,
     )
+
+
+@lru_cache(maxsize=1 << 16)
+def _price(yes: str, no: str) -> int:
+    """The price of yes in micros, the price of no being its complement."""
+    price = micros(yes)
+    if not 0 < price <= MICROS_PER_DOLLAR:
+        raise Unreadable(f"yes_price_dollars {yes} is not within (0, 1]")
+    if price + micros(no) != MICROS_PER_DOLLAR:
+        raise Unreadable(f"yes {yes} and no {no} do not sum to 1")
+    return price
+
+
+# The published pattern forbids dots, real tickers have them: any printable ASCII without blanks.
+_is_ticker = re.compile(r"[!-~]{1,200}").fullmatch
+
+
+@lru_cache(maxsize=1 << 17)
+def ticker(text: str) -> str:
+    """A market's ticker, or `Unreadable`."""
+    if not _is_ticker(text):
+        raise Unreadable(f"market_ticker {text[:200]!r} is not a ticker")
+    return text
 
 
 # The same few thousand strings come again and again: a dictionary look-up beats parsing.

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ import structlog
 from msgspec import UNSET, Struct, UnsetType
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event
 
 from kalshi_platform.exchange import errors
 from kalshi_platform.exchange.messages import ErrorFrame, SubscribedFrame
@@ -42,7 +44,7 @@ _AUTHENTICATION_REQUIRED = 9
 _UNKNOWN_CHANNEL = 8
 
 
-class Header(Struct):
+class Header(Struct, gc=False):
     """What every frame shows of itself."""
 
     type: str
@@ -53,6 +55,27 @@ _read_header = msgspec.json.Decoder(Header).decode
 _read_subscribed = msgspec.json.Decoder(SubscribedFrame).decode
 _read_error = msgspec.json.Decoder(ErrorFrame).decode
 _encode = msgspec.json.Encoder().encode
+
+
+class _Receiver(ClientConnection):
+    """A connection that hands over whole text frames without a queue in between.
+
+    The library's queue and its wake-ups cost as much as parsing the frame, and serve to slow the
+    sender down, which a recorder must never do: a slow consumer is cut off by the exchange.
+    """
+
+    take: Callable[[bytes], None] | None = None
+
+    def process_event(self, event: Event) -> None:
+        if (
+            self.take is not None
+            and isinstance(event, Frame)
+            and event.opcode is Opcode.TEXT
+            and event.fin
+        ):
+            self.take(bytes(event.data))
+        else:
+            super().process_event(event)
 
 
 class Sink(Protocol):
@@ -138,13 +161,13 @@ class Stream:
             pause = 0.1 if lasted > 10 else min(_LONGEST_PAUSE_SECONDS, max(0.2, pause * 2))
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
 
-    async def _open(self) -> ClientConnection:
+    async def _open(self) -> _Receiver:
         path = urlsplit(self._url).path
-        return await connect(
+        websocket = await connect(
             self._url,
+            create_connection=_Receiver,
             additional_headers=self._signer.headers("GET", path),
             max_size=_LARGEST_FRAME,
-            max_queue=(4096, 1024),
             # Inflating would cost the reader more than loopback or a data centre's link saves.
             compression=None,
             open_timeout=_OPEN_SECONDS,
@@ -152,6 +175,8 @@ class Stream:
             ping_interval=10,
             ping_timeout=20,
         )
+        assert isinstance(websocket, _Receiver), "connect makes what it is told to"
+        return websocket
 
     def _why_not_opened(self, error: Exception) -> errors.ExchangeError:
         """The error in the exchange's terms; raised where trying again cannot help."""
@@ -178,7 +203,7 @@ class Stream:
 class _Connection:
     """One open connection: its subscriptions and its watchdog."""
 
-    def __init__(self, stream: Stream, websocket: ClientConnection, number: int) -> None:
+    def __init__(self, stream: Stream, websocket: _Receiver, number: int) -> None:
         self._websocket = websocket
         self._number = number
         self._sink = stream._sink
@@ -191,6 +216,7 @@ class _Connection:
         self._asked: dict[int, _Channel] = {}
         self._command_id = 0
         self._close_cause: str | None = None
+        self._replies: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
     async def follow(self) -> str:
         """Subscribe and receive until the connection ends; returns why it ended."""
@@ -214,25 +240,38 @@ class _Connection:
         return self._close_cause or "closed"
 
     async def _receive(self) -> None:
-        receive = self._websocket.recv
-        by_sid = self._by_sid
-        sink = self._sink
+        """Hand frames over as they come; follow the replies among them in order."""
+        self._websocket.take = self._take
+        replies = asyncio.create_task(self._follow_replies())
+        try:
+            while True:
+                # Whole text frames go to `_take` directly; what comes this way is the rest
+                # (fragments), and the end of the connection.
+                self._take(await self._websocket.recv(decode=False))
+        finally:
+            replies.cancel()
+
+    def _take(self, data: bytes) -> None:
+        received_at_ns = time.time_ns()
+        try:
+            header = _read_header(data)
+        except msgspec.DecodeError:
+            self._sink.text(self._number, received_at_ns, data)
+            return
+        self._sink.frame(self._number, received_at_ns, data)
+        kind = header.type
+        if kind == "subscribed" or kind == "error":
+            self._replies.put_nowait((kind, data))
+            return
+        channel = self._by_sid.get(header.sid)  # type: ignore[arg-type]  # UNSET is no key
+        if channel is not None:
+            channel.seen_at = time.monotonic()
+
+    async def _follow_replies(self) -> None:
         while True:
-            data = await receive(decode=False)
-            received_at_ns = time.time_ns()
-            try:
-                header = _read_header(data)
-            except msgspec.DecodeError:
-                sink.text(self._number, received_at_ns, data)
-                continue
-            sink.frame(self._number, received_at_ns, data)
-            if header.type in ("subscribed", "error"):
-                await self._reply(header.type, data)
-                continue
-            channel = by_sid.get(header.sid)  # type: ignore[arg-type]  # UNSET is no key
-            if channel is not None:
-                channel.seen_at = time.monotonic()
-                channel.limit_seconds = channel.patience_seconds
+            kind, data = await self._replies.get()
+            with contextlib.suppress(ConnectionClosed):
+                await self._reply(kind, data)
 
     async def _reply(self, kind: str, data: bytes) -> None:
         """Follow the exchange's answer to a command, or its end of a subscription."""
@@ -297,6 +336,8 @@ class _Connection:
         if channel.sid is None:
             if now - channel.asked_at > _ACKNOWLEDGE_SECONDS:
                 await self._subscribe(channel, cause="not acknowledged")
+        elif now - channel.seen_at < channel.patience_seconds:
+            channel.limit_seconds = channel.patience_seconds
         elif now - channel.seen_at > channel.limit_seconds:
             # A new subscription is the only way to tell a quiet channel from a stopped one. One
             # that stays quiet is asked less and less often.

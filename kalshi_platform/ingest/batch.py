@@ -22,6 +22,7 @@ from kalshi_platform.exchange.messages import (
     read_lifecycle,
     read_quote,
     read_trade,
+    ticker,
 )
 from kalshi_platform.ingest.feed import FeedState
 from kalshi_platform.ingest.tape import Block, Position
@@ -30,7 +31,7 @@ from kalshi_platform.storage.partitions import ensure_partitions
 from kalshi_platform.storage.writes import feed as feed_writes
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
 from kalshi_platform.storage.writes.markets import name_markets
-from kalshi_platform.storage.writes.trades import FeedPosition, encode_trade, merge_trades
+from kalshi_platform.storage.writes.trades import encode_trade, merge_trades
 
 _CODE_VERSION = version("kalshi-platform")
 _MICROS_PER_DAY = 86_400_000_000
@@ -38,7 +39,7 @@ _MICROS_PER_DAY = 86_400_000_000
 _LARGEST_LEAD_MS = 10_000
 
 
-class TapeLine(Struct):
+class TapeLine(Struct, gc=False):
     """One line of the tape, its frame read as the message that it is."""
 
     received_at_ns: int
@@ -88,6 +89,8 @@ class Batch:
         self.rejected: list[feed_writes.RejectedRow] = []
         self.gaps: list[Gap] = []
         self.new_markets: set[str] = set()
+        self.messages: dict[str, int] = {}
+        """Messages read, per channel."""
         self.counters: Counter[tuple[str, str]] = Counter()
         self.newest: dict[str, tuple[int, int]] = {}
         """Per channel: receive time (Unix ns) and sending time (Unix ms) of the last message."""
@@ -208,20 +211,21 @@ class Batch:
     def _trade(self, frame: TradeFrame, received_ns: int, now_ms: int) -> None:
         message = frame.msg
         at_ms = min(message.ts_ms, now_ms + _LARGEST_LEAD_MS)
-        _, gap = self.state.sequenced(frame.sid, frame.seq, at_ms)
-        self._keep(gap)
+        if not self.state.in_order(frame.sid, frame.seq):
+            self._keep(self.state.sequenced(frame.sid, frame.seq, at_ms)[1])
         trade = read_trade(message)
+        segment, offset = self._position
         self.trades.append(
             encode_trade(
                 trade,
                 source="ws",
                 landed_at_micros=self._landed_at_micros,
                 received_at_micros=received_ns // 1000,
-                feed=FeedPosition(self.state.connection, frame.seq, *self._position),
+                feed=(self.state.connection, frame.seq, segment, offset),
             )
         )
         self._trade_days.add(trade.traded_at_micros // _MICROS_PER_DAY)
-        self._seen("trade", message.market_ticker, received_ns, now_ms)
+        self._seen("trade", trade.market_ticker, received_ns, now_ms)
         self.state.reached("trade", at_ms)
 
     def _quote(self, frame: TickerFrame, received_ns: int, now_ms: int) -> None:
@@ -245,6 +249,7 @@ class Batch:
         kind = str(type(frame).__struct_config__.tag)
         if kind in _OF_ONE_MARKET and UNSET in (fields.market_ticker, fields.event_type):
             raise Unreadable("market_ticker or event_type is missing")
+        market_ticker = None if fields.market_ticker is UNSET else ticker(fields.market_ticker)
         subscription = self.state.subscriptions.get(frame.sid)
         channel = subscription.channel if subscription else kind
         self.lifecycle.append(
@@ -256,13 +261,13 @@ class Batch:
                 frame.seq,
                 kind,
                 _known(fields.event_type),
-                _known(fields.market_ticker),
+                market_ticker,
                 _known(fields.event_ticker),
                 message,
             )
         )
         self._received_days.add(received_ns // 1000 // _MICROS_PER_DAY)
-        self._seen(channel, _known(fields.market_ticker), received_ns, now_ms)
+        self._seen(channel, market_ticker, received_ns, now_ms)
         self.state.reached(channel, now_ms)
 
     def _not_a_frame(self, line: TapeLine) -> None:
@@ -312,10 +317,10 @@ class Batch:
         self._received_days.add(line.received_at_ns // 1000 // _MICROS_PER_DAY)
         self.counters["rejected_total", 'source="ws"'] += 1
 
-    def _seen(self, channel: str, ticker: str | None, received_ns: int, now_ms: int) -> None:
-        if ticker is not None and ticker not in self._known_markets:
-            self.new_markets.add(ticker)
-        self.counters["messages_total", f'channel="{channel}"'] += 1
+    def _seen(self, channel: str, market: str | None, received_ns: int, now_ms: int) -> None:
+        if market not in self._known_markets and market is not None:
+            self.new_markets.add(market)
+        self.messages[channel] = self.messages.get(channel, 0) + 1
         self.newest[channel] = (received_ns, now_ms)
 
     def _keep(self, gap: Gap | None) -> None:

@@ -58,6 +58,14 @@ class FeedState(Struct):
         known.complete_until_ms = max(known.complete_until_ms, at_ms)
         return gap
 
+    def in_order(self, sid: int, seq: int) -> bool:
+        """Count the frame that was expected next, and say so; otherwise ask `sequenced`."""
+        subscription = self.subscriptions.get(sid)
+        if subscription is None or seq != subscription.seq + 1:
+            return False
+        subscription.seq = seq
+        return True
+
     def sequenced(self, sid: int, seq: int, at_ms: int) -> tuple[bool, Gap | None]:
         """A numbered frame arrived.
 

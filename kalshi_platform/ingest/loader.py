@@ -162,6 +162,8 @@ class Loader:
         if batch is not None:
             batch.counters["trades_added_total", 'source="ws"'] += added
             batch.counters["batches_total", ""] += 1
+            for channel, messages in batch.messages.items():
+                batch.counters["messages_total", f'channel="{channel}"'] += messages
             add_to_counters(connection, batch.counters)
             self._newest |= batch.newest
         now = time.monotonic()

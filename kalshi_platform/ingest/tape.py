@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 import zstandard
 
 _SUFFIX = ".ndjson.zst"
-_LEVEL = 3
+_LEVEL = 1  # as small as level 3 on these messages, in half the time
 _READ_BYTES = 1 << 20
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

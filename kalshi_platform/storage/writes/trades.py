@@ -52,34 +52,33 @@ COLUMNS = (
     "yes_price_micros",
     "trade_id",
     "exact_time",
-    "is_block_trade",
-    "source",
-    "taker_side",
     "connection",
     "seq",
     "feed_order",
     "tape_segment",
     "tape_offset",
+    "is_block_trade",
+    "source",
+    "taker_side",
     "market_ticker",
 )
-# Up to exact_time each field is its length and its value; see storage.bulk.
-_FIXED = Struct(">h iq iq iq ii iq ii i16s i?".replace(" ", ""))
-_FEED = Struct(">iqiqiqiqiq")
-_TRUE = Struct(">i?").pack(1, True)
-_FALSE = Struct(">i?").pack(1, False)
+# A field is its length and its value; see storage.bulk. The fields of fixed width come first, in
+# one call; the rest repeats from trade to trade and is remembered whole.
+_FIXED = Struct(">h iq iq iq ii iq ii i16s i?".replace(" ", "")).pack
+_FED = Struct(">h iq iq iq ii iq ii i16s i? iq iq iq iq iq".replace(" ", "")).pack
 _NO_FEED = NULL * 5
+_BOOLEAN = Struct(">i?").pack
 _POSTGRES_EPOCH_DAYS = POSTGRES_EPOCH_MICROS // _MICROS_PER_DAY
 
-_cached_text = lru_cache(maxsize=1 << 17)(text_field)
+
+@lru_cache(maxsize=1 << 17)
+def _tail(is_block_trade: bool | None, source: str, taker_side: str, market_ticker: str) -> bytes:
+    block = NULL if is_block_trade is None else _BOOLEAN(1, is_block_trade)
+    return block + text_field(source) + text_field(taker_side) + text_field(market_ticker)
 
 
-class FeedPosition(NamedTuple):
-    """Where the WebSocket feed and the tape hold a trade."""
-
-    connection: int
-    seq: int
-    tape_segment: int
-    tape_offset: int
+FeedPosition = tuple[int, int, int, int]
+"""Where the feed and the tape hold a trade: connection, seq, tape segment, tape offset."""
 
 
 def encode_trade(
@@ -102,42 +101,31 @@ def encode_trade(
     if len(trade_id) != 16:
         raise ValueError(f"trade_id {trade.trade_id!r} is not a UUID")
     traded_at = trade.traded_at_micros
-    block = trade.is_block_trade
-    if feed is None:
-        feed_fields = _NO_FEED
-    else:
-        connection, seq, segment, offset = feed
-        feed_fields = _FEED.pack(
-            8, connection, 8, seq, 8, connection << 32 | seq, 8, segment, 8, offset
-        )
-    return b"".join(
-        (
-            _FIXED.pack(
-                len(COLUMNS),
-                8,
-                landed_at_micros - POSTGRES_EPOCH_MICROS,
-                8,
-                received_at_micros - POSTGRES_EPOCH_MICROS,
-                8,
-                traded_at - POSTGRES_EPOCH_MICROS,
-                4,
-                traded_at // _MICROS_PER_DAY - _POSTGRES_EPOCH_DAYS,
-                8,
-                trade.count_centis,
-                4,
-                trade.yes_price_micros,
-                16,
-                trade_id,
-                1,
-                trade.exact_time,
-            ),
-            NULL if block is None else (_TRUE if block else _FALSE),
-            _cached_text(source),
-            _cached_text(trade.taker_side),
-            feed_fields,
-            _cached_text(trade.market_ticker),
-        )
+    tail = _tail(trade.is_block_trade, source, trade.taker_side, trade.market_ticker)
+    fixed = (
+        len(COLUMNS),
+        8,
+        landed_at_micros - POSTGRES_EPOCH_MICROS,
+        8,
+        received_at_micros - POSTGRES_EPOCH_MICROS,
+        8,
+        traded_at - POSTGRES_EPOCH_MICROS,
+        4,
+        traded_at // _MICROS_PER_DAY - _POSTGRES_EPOCH_DAYS,
+        8,
+        trade.count_centis,
+        4,
+        trade.yes_price_micros,
+        16,
+        trade_id,
+        1,
+        trade.exact_time,
     )
+    if feed is None:
+        return _FIXED(*fixed) + _NO_FEED + tail
+    connection, seq, segment, offset = feed
+    place = (8, connection, 8, seq, 8, connection << 32 | seq, 8, segment, 8, offset)
+    return _FED(*fixed, *place) + tail
 
 
 def ensure_trade_partitions(
