@@ -111,8 +111,14 @@ def backfill(
 
     Example: kalshi-platform backfill --from 2026-11-13 --to 2026-11-19
     """
+    import logging
+
+    import structlog
+
     from kalshi_platform.operations.backfill import backfill as run
 
+    # The lines below the progress bar say it all; warnings still show.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     settings = _exchange_settings()
     _require_schema(settings)
     if not run(settings, first.date(), last.date(), _stop_on_signals()):

@@ -45,7 +45,9 @@ def backfill(settings: Settings, first: date, last: date, stop: threading.Event)
                 )
             except Interrupted:
                 stop.set()
-            if stop.is_set():
+            except ValueError as error:
+                raise Refusal(f"{error}.", 2) from error
+            if stop.is_set() or not report.complete:
                 progress.console.print("Stopped; run the same command again to continue.")
                 return False
             with connect(settings.url) as connection:

@@ -1,5 +1,6 @@
 """`kalshi-platform up`: the whole platform on one machine, from nothing to flowing data."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -30,6 +31,7 @@ from kalshi_platform.storage.reads.activity import busiest_market
 _PROJECT = Path(__file__).parents[2]
 _SIMULATOR_SECONDS = 60
 _FLOW_SECONDS = 180
+_BUSY_SECONDS = 6
 _BUSY_WINDOW = timedelta(minutes=5)
 
 
@@ -263,15 +265,24 @@ def _wait_for_flow(
 ) -> str | None:
     """Wait until the API serves a candle of the current minute; returns its market.
 
+    The first trades say little about which market is busy, so a few seconds of them are awaited.
     A quiet exchange is no failure: after a while this says so and returns None or the market.
     """
     deadline = time.monotonic() + _FLOW_SECONDS
+    first_seen_at: float | None = None
     ticker: str | None = None
     while time.monotonic() < deadline:
-        with connect(settings.url) as connection:
+        # A database that went away is watched elsewhere; this only waits for it.
+        with (
+            contextlib.suppress(psycopg.OperationalError),
+            connect(settings.url) as connection,
+        ):
             ticker = busiest_market(connection, datetime.now(UTC) - _BUSY_WINDOW)
-        if ticker is not None and _serves_this_minute(settings, key, ticker):
-            return ticker
+        if ticker is not None:
+            first_seen_at = first_seen_at or time.monotonic()
+            watched = time.monotonic() - first_seen_at > _BUSY_SECONDS
+            if watched and _serves_this_minute(settings, key, ticker):
+                return ticker
         supervisor.wait(0.5)
     missing = (
         "no trade was recorded" if ticker is None else f"{ticker} has no candle of this minute"
