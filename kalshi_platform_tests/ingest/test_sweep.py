@@ -173,8 +173,8 @@ def test_a_cutoff_that_moves_while_the_day_is_swept_loses_nothing(
 
 
 def test_refusals_that_pass_are_waited_out(database, simulator, truth):
-    simulator.fault("rest_429", count=3)
-    simulator.fault("rest_503", count=2)
+    simulator.fault("rest_429", count=2)
+    simulator.fault("rest_503", count=1)
     simulator.fault("slow_rest", count=2, ms=300)
     sweep_day(database, client(simulator), DAY)
     assert held(database, START, END) == expected(truth)
@@ -184,11 +184,11 @@ def test_refusals_that_pass_are_waited_out(database, simulator, truth):
                 "SELECT name || '{' || labels || '}', value FROM ingestion_metrics"
             ).fetchall()
         )
-    assert sum(v for name, v in counters.items() if name.startswith("rest_retries_total")) == 5
+    assert sum(v for name, v in counters.items() if name.startswith("rest_retries_total")) == 3
     assert counters['events_ingested_total{source="rest"}'] == len(truth)
     assert counters['trades_added_total{source="rest"}'] == len(truth)
     refused = [v for name, v in counters.items() if 'outcome="429"' in name]
-    assert sum(refused) == 3
+    assert sum(refused) == 2
 
 
 def test_a_refused_key_is_raised_and_leaves_the_day_unknown(database, simulator):
@@ -263,9 +263,7 @@ def test_a_sweep_killed_in_the_middle_continues_where_it_was(database, simulator
 def test_two_sweeps_of_one_day_at_once_take_turns(database, simulator, truth):
     reports = []
     sweeps = [
-        threading.Thread(
-            target=lambda: reports.append(sweep_day(database, client(simulator), DAY))
-        )
+        threading.Thread(target=lambda: reports.append(sweep_day(database, client(simulator), DAY)))
         for _ in range(2)
     ]
     for sweep in sweeps:

@@ -13,7 +13,6 @@ from kalshi_platform.ingest.landing import unix_micros
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
 from kalshi_platform.storage.writes.trades import (
-    FeedPosition,
     encode_trade,
     ensure_trade_partitions,
     merge_trades,
@@ -35,7 +34,7 @@ def ledger(simulator: RunningSimulator, start: datetime, end: datetime) -> list[
 
 
 def made_at(trade: LedgerTrade) -> datetime:
-    return datetime.fromisoformat(trade["created_time"].replace("Z", "+00:00"))
+    return datetime.fromisoformat(trade["created_time"])
 
 
 def held(database: str, start: datetime, end: datetime) -> dict[UUID, tuple]:
@@ -88,7 +87,7 @@ def land_from_feed(database: str, trades: Iterable[LedgerTrade], first_seq: int 
             source="ws",
             landed_at_micros=now,
             received_at_micros=now,
-            feed=FeedPosition(CONNECTION, seq, 0, 0),
+            feed=(CONNECTION, seq, 0, 0),
         )
         for seq, trade in enumerate(read, first_seq)
     ]
@@ -128,8 +127,6 @@ def everything(database: str) -> dict[str, list[tuple]]:
     )  # fmt: skip
     with connect(database) as connection:
         return {
-            table: sorted(
-                connection.execute(f"SELECT t::text FROM {table} t".encode()).fetchall()
-            )
+            table: sorted(connection.execute(f"SELECT t::text FROM {table} t".encode()).fetchall())
             for table in tables
         }
