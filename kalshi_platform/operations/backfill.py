@@ -2,9 +2,17 @@
 
 import threading
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from kalshi_platform.exchange.calls import Interrupted
 from kalshi_platform.exchange.rest import RestClient
@@ -40,7 +48,7 @@ def backfill(settings: Settings, first: date, last: date, stop: threading.Event)
                     settings.url,
                     rest,
                     day,
-                    on_progress=lambda done, task=task: progress.update(task, completed=done),
+                    on_progress=partial(_show, progress, task),
                     stop=stop,
                 )
             except Interrupted:
@@ -80,6 +88,10 @@ def _days(first: date, last: date) -> list[date]:
     if last > today:
         raise Refusal(f"--to {last} is in the future; today is {today} (UTC).", 2)
     return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+
+
+def _show(progress: Progress, task: TaskID, done: float) -> None:
+    progress.update(task, completed=done)
 
 
 def _progress() -> Progress:
