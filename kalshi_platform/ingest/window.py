@@ -4,6 +4,7 @@ Healing a gap and sweeping a day are the same walk over windows of different len
 one transaction: its trades, its rejections and the position to continue from.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ CHUNK_SECONDS = 3600
 _MICROS = 1_000_000
 _LANDING_ATTEMPTS = 5
 _CODE_VERSION = version("kalshi-platform")
+_is_canonical = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 # The source as the tables name it.
 _SOURCES: dict[Tier, Literal["rest", "historical"]] = {"live": "rest", "historical": "historical"}
@@ -250,6 +252,8 @@ def _held(connection: psycopg.Connection, trades: Mapping[str, Trade]) -> dict[s
 
 def _canonical(trade_id: str) -> str | None:
     """The id as Postgres writes it; None where it is not 16 bytes in hexadecimal."""
+    if _is_canonical(trade_id):
+        return trade_id
     try:
         return str(UUID(bytes=bytes.fromhex(trade_id.replace("-", ""))))
     except ValueError:

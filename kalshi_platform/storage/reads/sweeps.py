@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
-from uuid import UUID
 
 import psycopg
 from psycopg.rows import class_row
@@ -15,7 +14,7 @@ _YOUNGEST_GAP = "1.5 seconds"
 class HeldTrade(NamedTuple):
     """A trade as held, without its time."""
 
-    trade_id: UUID
+    trade_id: str
     exact_time: bool
     is_block_trade: bool | None
     yes_price_micros: int
@@ -72,15 +71,14 @@ class MarketDifference(NamedTuple):
 def held_trades(
     connection: psycopg.Connection, days: Iterable[date], trade_ids: Iterable[str]
 ) -> dict[str, HeldTrade]:
-    """Those of `trade_ids` that are held, by id."""
-    with connection.cursor(row_factory=class_row(HeldTrade)) as cursor:
-        rows = cursor.execute(
-            "SELECT trade_id, exact_time, is_block_trade, yes_price_micros, count_centis,"
-            " taker_side, market_ticker FROM trades"
-            " WHERE traded_on = ANY(%s) AND trade_id = ANY(%s::uuid[])",
-            [sorted(days), list(trade_ids)],
-        )
-        return {str(row.trade_id): row for row in rows}
+    """Those of `trade_ids` that are held, by id in the canonical spelling."""
+    rows = connection.execute(
+        "SELECT trade_id::text, exact_time, is_block_trade, yes_price_micros, count_centis,"
+        " taker_side, market_ticker FROM trades"
+        " WHERE traded_on = ANY(%s) AND trade_id = ANY(%s::uuid[])",
+        [sorted(days), list(trade_ids)],
+    )
+    return {row[0]: HeldTrade._make(row) for row in rows}
 
 
 def due_gaps(connection: psycopg.Connection, only: Iterable[int] | None = None) -> list[DueGap]:
