@@ -13,7 +13,7 @@ _log = structlog.get_logger(__name__)
 
 # enable_bitmapscan: a prepared statement's generic plan would otherwise collect and sort the whole
 # of a busy market to give its first page (docs/decisions; benchmarks/api.py watches it).
-_SESSION_OPTIONS = {
+SESSION_OPTIONS = {
     "role": "kalshi_reader",
     "default_transaction_read_only": "on",
     "TimeZone": "UTC",
@@ -46,7 +46,7 @@ class ReadDatabase:
         statement_seconds: float = 5,
         wait_seconds: float = 3,
     ) -> None:
-        options = _SESSION_OPTIONS | {"statement_timeout": f"{statement_seconds * 1000:.0f}"}
+        options = SESSION_OPTIONS | {"statement_timeout": f"{statement_seconds * 1000:.0f}"}
         self._pool = AsyncConnectionPool(
             libpq_url(url),
             kwargs={
