@@ -7,13 +7,20 @@ in the books for ever, and a recorder may run outside of Dagster (`kalshi-platfo
 
 import time
 from collections.abc import Sequence
+from datetime import UTC
 from typing import NamedTuple
 
 import dagster as dg
 import psycopg
 
 from kalshi_platform.orchestration.resources import Database, first_line
-from kalshi_platform.orchestration.stream import PAUSE_TAG, stream_job
+from kalshi_platform.orchestration.stream import (
+    ORPHAN_TAG,
+    PAUSE_TAG,
+    PROCESS_TAG,
+    process_is_gone,
+    stream_job,
+)
 from kalshi_platform.storage.leases import RECORDER, held
 
 # A tick looks again and again, since the daemon asks a sensor once in 5 s at most and a killed
@@ -36,6 +43,10 @@ class StreamRun(NamedTuple):
     run_id: str
     status: dg.DagsterRunStatus
     unchanged_seconds: float
+    # Its code server is gone; it records until its successor has started.
+    is_orphan: bool = False
+    # Its process was on this machine and is no more.
+    is_dead: bool = False
 
 
 class Verdict(NamedTuple):
@@ -57,6 +68,8 @@ def judge(
         free_seconds: how long the lease has been seen free without interruption.
         pause_seconds: how long the last run asked to wait before the next one.
     """
+    if is_held and runs and all(run.is_orphan for run in runs):
+        return Verdict(True, (), "An orphan records; its successor takes over.")
     if is_held:
         where = f"in run {runs[0].run_id[:8]}" if runs else "outside of Dagster"
         return Verdict(False, (), f"Recording {where}.")
@@ -75,11 +88,10 @@ def judge(
 
 
 def _is_zombie(run: StreamRun, free_seconds: float) -> bool:
-    return (
-        run.status not in _QUEUED
-        and run.unchanged_seconds >= START_SECONDS
-        and free_seconds >= FREE_SECONDS
-    )
+    if run.status in _QUEUED:
+        return False
+    late = run.unchanged_seconds >= START_SECONDS and free_seconds >= FREE_SECONDS
+    return run.is_dead or late
 
 
 @dg.sensor(
@@ -136,7 +148,9 @@ def live_runs(instance: dg.DagsterInstance) -> list[StreamRun]:
         StreamRun(
             record.dagster_run.run_id,
             record.dagster_run.status,
-            now - record.update_timestamp.timestamp(),
+            now - record.update_timestamp.replace(tzinfo=UTC).timestamp(),
+            is_orphan=ORPHAN_TAG in record.dagster_run.tags,
+            is_dead=process_is_gone(record.dagster_run.tags.get(PROCESS_TAG, "")),
         )
         for record in records
     ]

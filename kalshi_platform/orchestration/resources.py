@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
+from sqlalchemy import Engine
 
 from kalshi_platform.settings import Settings
-from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.engine import connect, database_engine
 
 if TYPE_CHECKING:
     from kalshi_platform.exchange.rest import RestClient
@@ -27,6 +28,10 @@ class Database(dg.ConfigurableResource[Any]):
     def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
         """A connection that commits, or rolls back, when its `with` block ends."""
         return connect(self.url, autocommit=autocommit)
+
+    def engine(self) -> Engine:
+        """For queries made by `transform`; dispose of it after use."""
+        return database_engine(self.url, pool_size=1)
 
 
 class Exchange(dg.ConfigurableResource[Any]):

@@ -1,14 +1,18 @@
 """The streaming job: one run that records the exchange until its window is over.
 
 The recorder works in a thread of the run; the run's main thread only watches: it writes the log,
-and ends the recording when it is told to (terminate, Ctrl-C), when the window is over, when the run
-was closed in Dagster's books, or when the code server that started it is gone. An orphan could
-neither be seen to stop nor be stopped from the UI, so it makes room for a run that can.
+and ends the recording when it is told to (terminate, Ctrl-C), when the window is over, or when the
+run was closed in Dagster's books.
+
+When its code server dies, a run is an orphan: Dagster can neither stop it nor see it stop. It says
+so in the books and records on until its successor has started, then hands over: the feed is
+interrupted for the moment between two leases instead of for a restart of Dagster.
 """
 
 import logging
 import multiprocessing
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +23,7 @@ import psycopg
 from kalshi_platform.orchestration.partitions import today
 from kalshi_platform.orchestration.resources import Database, Exchange, Home, first_line
 from kalshi_platform.orchestration.runlog import STORAGE_DOWN, RunLog
+from kalshi_platform.storage.leases import RECORDER, held
 from kalshi_platform.storage.reads.days import (
     newest_received_at,
     open_gaps_of_day,
@@ -29,12 +34,18 @@ from kalshi_platform.storage.reads.days import (
 ROLE_TAG = "kalshi/role"
 STREAM = "stream"
 LOADED = ("raw_trades", "trades", "quotes", "lifecycle_events")
+# host/pid of the run's process, so that its death can be seen at once.
+PROCESS_TAG = "kalshi/process"
+ORPHAN_TAG = "kalshi/orphan"
 # Unix seconds before which the keeper does not start the next run.
 PAUSE_TAG = "kalshi/no_new_run_before"
 
 WINDOW_SECONDS = 6 * 3600
 _FLUSH_SECONDS = 15  # `up` and a container's stop wait no longer than this either
 _GLANCE_SECONDS = 0.5
+# An orphan without a successor ends: it must not outlive a platform that was killed.
+_ORPHAN_SECONDS = 60
+_HANDOVER_SECONDS = 20
 _REPORT_SECONDS = 30
 _PAUSE_WHEN_REFUSED_SECONDS = 60
 _PAUSE_AFTER_ERROR_SECONDS = 10
@@ -63,7 +74,9 @@ def record_exchange(
     from kalshi_platform.ingest.recorder import LeaseHeld
     from kalshi_platform.ingest.service import record
 
+    context.instance.add_run_tags(context.run_id, {PROCESS_TAG: process_name()})
     options = exchange.recording(database, home.tape_folder)
+    _wait_for_lease(database)
     log = RunLog(context.log)
     recording = Recording(lambda stop: record(options, stop))
     with log.capture():
@@ -148,11 +161,12 @@ def _watch(
     until = time.monotonic() + window_seconds
     progress = Progress(database)
     next_report = time.monotonic() + _REPORT_SECONDS
+    parent = Parent()
     while recording.wait(_GLANCE_SECONDS):
-        if orphaned():
-            return "the code server that started this run is gone"
         if time.monotonic() >= until:
             return "the window is over; the keeper starts the next run"
+        if parent.is_gone() and (why := _orphans_end(context, parent)):
+            return why
         if time.monotonic() >= next_report:
             next_report += _REPORT_SECONDS
             log.put(logging.INFO, progress.line())
@@ -162,10 +176,71 @@ def _watch(
     return "the recorder ended"
 
 
-def orphaned() -> bool:
-    """Whether the process that started this one is gone. Never for a process started by hand."""
-    parent = multiprocessing.parent_process()
-    return parent is not None and os.getppid() != parent.pid
+class Parent:
+    """The code server that started this process; none for a process started by hand."""
+
+    def __init__(self) -> None:
+        self._process = multiprocessing.parent_process()
+        self._gone_since: float | None = None
+        self.told = False
+
+    def is_gone(self) -> bool:
+        if self._process is None or os.getppid() == self._process.pid:
+            return False
+        self._gone_since = self._gone_since or time.monotonic()
+        return True
+
+    def gone_seconds(self) -> float:
+        return 0 if self._gone_since is None else time.monotonic() - self._gone_since
+
+
+def _orphans_end(context: dg.OpExecutionContext, parent: Parent) -> str | None:
+    """Why an orphan should stop now; None while it must record on."""
+    if parent.gone_seconds() >= _ORPHAN_SECONDS:
+        return "the code server that started this run is gone, and none has come instead"
+    try:
+        if not parent.told:
+            context.instance.add_run_tags(context.run_id, {ORPHAN_TAG: "true"})
+            parent.told = True
+        others = context.instance.get_run_records(
+            dg.RunsFilter(job_name=stream_job.name, statuses=[dg.DagsterRunStatus.STARTED]), limit=5
+        )
+    except STORAGE_DOWN:
+        return None
+    # Newest first: a run before us in the list started after us.
+    if others and others[0].dagster_run.run_id != context.run_id:
+        return "handing over to the run that the new code server has started"
+    return None
+
+
+def process_name() -> str:
+    """host/pid of this process."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def process_is_gone(name: str) -> bool:
+    """Whether the named process is known to be dead: it was of this host and is no more."""
+    host, _, pid = name.rpartition("/")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _wait_for_lease(database: Database) -> None:
+    """Wait until an orphan has handed over; a recorder that does not is met by LeaseHeld."""
+    deadline = time.monotonic() + _HANDOVER_SECONDS
+    try:
+        with database.connect(autocommit=True) as connection:
+            while held(connection, RECORDER) and time.monotonic() < deadline:
+                time.sleep(0.1)
+    except psycopg.OperationalError:
+        return  # the recorder starts without a lease, too, and takes it when it can
 
 
 def _closed(context: dg.OpExecutionContext) -> bool:

@@ -70,6 +70,8 @@ def trades(
                 )
                 with database.connect() as connection:
                     count = rows_of_day(connection, "trades", day)
+                if not report.complete:
+                    raise dg.Failure(f"{day}: the sweep was interrupted; run it again to go on.")
                 context.add_asset_metadata(
                     {
                         "dagster/partition_row_count": count.rows,
@@ -83,9 +85,19 @@ def trades(
 
 
 def _metadata(report: "DayReport") -> dict[str, Any]:
-    """What the sweep of one day found, field by field; long texts stay readable."""
+    """What the sweep of one day found, figure by figure; differences as a table."""
     fields = asdict(report)
-    return {name: value if isinstance(value, int) else str(value) for name, value in fields.items()}
+    differences = fields.pop("differences")
+    metadata: dict[str, Any] = {
+        name: value if isinstance(value, int | str) else str(value)
+        for name, value in fields.items()
+    }
+    if differences:
+        rows = [f"| {' | '.join(map(str, row.values()))} |" for row in differences]
+        head = f"| {' | '.join(differences[0])} |"
+        line = "|" + " --- |" * len(differences[0])
+        metadata["differences"] = dg.MetadataValue.md("\n".join([head, line, *rows]))
+    return metadata
 
 
 def _progress(context: dg.AssetExecutionContext, day: str) -> Callable[[float], None]:
