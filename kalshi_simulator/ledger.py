@@ -23,7 +23,7 @@ from kalshi_simulator.layout import Layout
 
 _BLOCK_SECONDS = (3_600, 600, 60, 10, 2)
 _ROWS_PER_BLOCK = 10_000
-_ROWS_KEPT = 2_500_000
+_ROWS_KEPT = 1_500_000
 
 
 @dataclass(frozen=True)

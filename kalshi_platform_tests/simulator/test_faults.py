@@ -33,8 +33,9 @@ async def trades_with(
         start = datetime.now(UTC)
         await asyncio.to_thread(simulator.fault, kind, count=count, **details)
         seen = len(talk.of("trade"))
-        while len(talk.of("trade")) < seen + 60 or simulator.faults()["active"]:
+        while len(talk.of("trade")) < seen + 60:
             await talk.receive()
+        assert simulator.faults()["active"] == []
         end = datetime.now(UTC)
         last = talk.of("trade")[-1]["msg"]["ts_ms"]
     ledger = simulator.ledger_trades(start.isoformat(), end.isoformat())

@@ -1,6 +1,5 @@
 """Replay: the recorded frames, byte for byte, in their connections and at their pace."""
 
-import asyncio
 import gzip
 import json
 import time
@@ -43,20 +42,19 @@ def recording(folder: Path, *lines: str, suffix: str = "") -> Path:
 
 
 async def played(simulator: RunningSimulator) -> list[list[str]]:
-    """What comes over each connection until everything is sent."""
+    """What comes over each connection until every frame has come."""
     connections: list[list[str]] = []
-    while not simulator.replay()["done"]:
+    total = simulator.replay()["total"]
+    while sum(map(len, connections)) < total:
         async with Talk(simulator) as talk:
             await talk.subscribe("trade")
             connections.append(talk.texts)
-            while len(talk.texts) < simulator.replay()["total"]:
-                progress = await asyncio.to_thread(simulator.replay)
-                if progress["done"] and sum(map(len, connections)) == progress["total"]:
-                    break
-                try:
-                    await talk.receive(5)
-                except ConnectionClosed:
-                    break
+            try:
+                while sum(map(len, connections)) < total:
+                    await talk.receive()
+            except ConnectionClosed:
+                continue
+    assert simulator.replay()["done"]
     return connections
 
 
