@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from kalshi_platform.storage.embedded import EmbeddedDatabase
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.writes import candles as writes
 from kalshi_platform.storage.writes.candles import rebuild_day, refresh_candles
 from kalshi_platform.transform.candles import Interval
 from kalshi_platform_tests.transform.reference import (
@@ -83,6 +85,18 @@ def test_a_large_notional_is_exact(connection):
     refresh_candles(connection)
     [candle] = candles(connection, ONE_DAY)
     assert candle.notional_micro_centis == 3 * 999_999 * 100_000_000_001
+
+
+def test_many_stale_minutes_of_a_day_come_to_the_same_as_few(connection, monkeypatch):
+    monkeypatch.setattr(writes, "_FEW_MINUTES", 2)
+    trades = [trade(f"{hour}:00:05", number=hour) for hour in range(10, 20)]
+    land(connection, *trades)
+    refresh_candles(connection)
+    trades[3:] = [replace(each, yes_price_micros=710_000) for each in trades[3:]]
+    land(connection, *trades)
+    assert refresh_candles(connection).written == {"1m": 7, "1h": 7, "1d": 1}
+    for interval in Interval:
+        assert candles(connection, interval) == expected_candles(trades, interval)
 
 
 def test_the_second_refresh_and_the_second_rebuild_change_nothing(connection):

@@ -30,14 +30,13 @@ VWAP_MICROS = """notional_micro_centis / nullif(volume_centis, 0) + CASE
 
 def record(fill: Fill) -> str:
     """Expression for the JSON object of a row of candle columns, `vwap_micros` and `filled`."""
-    prices = [
-        *(part for name in _PRICES for part in (f"',\"{name}\":'", *_cents(f"{name}_micros"))),
-        *(
-            part
-            for name in _PRICES
-            for part in (f'\',"{name}_dollars":"\'', *_dollars(f"{name}_micros"), "'\"'")
-        ),
-    ]
+    # Each part costs, so a key travels with the first digits of its value where it can.
+    prices = [part for name in _PRICES for part in (f"',\"{name}\":'", *_cents(f"{name}_micros"))]
+    quote = ""
+    for name in _PRICES:
+        prices += _dollars(f"{name}_micros", f'{quote},"{name}_dollars":"')
+        quote = '"'
+    prices.append("'\"'")
     volume = [
         "',\"volume\":'",
         *_exact("volume_centis", 100, 2),
@@ -48,10 +47,10 @@ def record(fill: Fill) -> str:
         '\'","trade_count":\'',
         "trade_count",
     ]
-    vwap = f"""CASE WHEN vwap_micros IS NULL THEN ',"vwap_dollars":null'
-        ELSE concat(',"vwap_dollars":"', {_leading_zeros("vwap_micros")},
-                    CASE WHEN vwap_micros < 1000000 THEN vwap_micros END,
-                    CASE WHEN vwap_micros >= 1000000 THEN '00' END, '"') END"""
+    leading = _leading_zeros("vwap_micros", ',"vwap_dollars":"')
+    vwap = f"""CASE WHEN vwap_micros IS NULL THEN ',"vwap_dollars":null' ELSE concat({leading},
+        CASE WHEN vwap_micros < 1000000 THEN vwap_micros END,
+        CASE WHEN vwap_micros >= 1000000 THEN '00"' ELSE '"' END) END"""
     parts = [
         '\'{"bucket":"\'',
         """to_char(starts_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')""",
@@ -91,10 +90,14 @@ def filled(interval: Interval, fill: Fill, candles: str, last_close: str) -> str
               AS slot
           WHERE slot < %(end)s::timestamptz ORDER BY slot LIMIT %(limit)s::int + 1) AS slots
     LEFT JOIN ({candles}) AS candles ON candles.starts_at = slot"""  # noqa: S608 -- made of constants alone; values are bound
-    # Only the first slot of a run has a close; run 0 comes before the window's first candle.
-    carried = f"""coalesce(max(close_micros) OVER (PARTITION BY run),
-                           CASE WHEN run = 0 THEN ({last_close}) END)"""
-    close, none = (carried, "0") if fill is Fill.CARRY else ("NULL::int", "NULL::int")
+    if fill is Fill.CARRY:
+        # Only the first slot of a run has a close; run 0 comes before the window's first candle.
+        slots = f"""
+    SELECT *, coalesce(max(close_micros) OVER (PARTITION BY run), ({last_close})) AS carried
+    FROM ({slots}) AS slots_in_runs"""  # noqa: S608
+        close, none = "carried", "0"
+    else:
+        close, none = "NULL::int", "NULL::int"
     prices = ", ".join(f"coalesce({each}_micros, {close}) AS {each}_micros" for each in _PRICES)
     rest = ", ".join(
         f"coalesce({each}, {none}) AS {each}"
@@ -113,18 +116,20 @@ def _exact(amount: str, unit: int, digits: int) -> list[str]:
     return [f"{amount} / {unit}", f"CASE WHEN mod({amount}, {unit}) <> 0 THEN '.' || {rest} END"]
 
 
-def _dollars(price: str) -> list[str]:
-    """Parts that print micros in (0, 1000000] with 4 decimals, or 6 where needed."""
+def _dollars(price: str, key: str) -> list[str]:
+    """Parts that print `key`, then micros in (0, 1000000] with 4 decimals, or 6 where needed."""
     digits = f"""CASE WHEN {price} >= 1000000 THEN NULL WHEN mod({price}, 100) = 0
         THEN {price} / 100 ELSE {price} END"""
-    return [_leading_zeros(price), digits]
+    return [_leading_zeros(price, key), digits]
 
 
-def _leading_zeros(price: str) -> str:
-    return f"""CASE WHEN {price} >= 100000 THEN CASE WHEN {price} < 1000000 THEN '0.'
-            ELSE '1.0000' END
-        WHEN {price} >= 10000 THEN '0.0' WHEN {price} >= 1000 THEN '0.00'
-        WHEN {price} >= 100 THEN '0.000' WHEN {price} >= 10 THEN '0.0000' ELSE '0.00000' END"""
+def _leading_zeros(price: str, key: str) -> str:
+    """Part that prints `key` and what comes before the digits of the micros as an integer."""
+    steps = " ".join(
+        f"WHEN {price} >= {10**digits} THEN '{key}0.{'0' * (5 - digits)}'"
+        for digits in range(5, -1, -1)
+    )
+    return f"CASE WHEN {price} >= 1000000 THEN '{key}1.0000' {steps} END"
 
 
 def _or_nulls(column: str, parts: list[str], names: list[str]) -> str:

@@ -20,8 +20,11 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    literal_column,
+    or_,
     select,
     table,
+    true,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -42,6 +45,9 @@ _CANDLES_LOCK = 4_246
 
 # A day's sorts and hashes stay in memory; few of them live at once.
 _WORK_MEMORY = "256MB"
+
+# Up to so many stale minutes of a day are looked up one by one; beyond, the day is read whole.
+_FEW_MINUTES = 100_000
 
 _KEY = ("market_ticker", "starts_at")
 _stale = table("stale_minutes", *(column(name) for name in _KEY))
@@ -137,15 +143,19 @@ class _Counter:
 def _refresh_day(connection: psycopg.Connection[Any], day: date, counts: "_Counter") -> None:
     ensure_partitions(connection, [day], only=[interval.table for interval in Interval])
     counts.days.append(day)
-    window = _day_window(day)
+    in_day = _within(_stale.c.starts_at, _day_window(day))
+    [minutes] = run(connection, select(func.count()).where(in_day)).fetchone() or (0,)
     for interval in Interval:
+        if minutes > _FEW_MINUTES:
+            counts.add(interval, *_rebuild_interval(connection, interval, day))
+            continue
         _make_scratch(connection, _touched)
         starts_at = interval.start_of(_stale.c.starts_at)
-        keys = select(_stale.c.market_ticker, starts_at).where(_within(_stale.c.starts_at, window))
-        run(connection, insert(_touched).from_select(_KEY, keys.distinct()))
+        keys = select(_stale.c.market_ticker, starts_at).where(in_day).distinct()
+        run(connection, insert(_touched).from_select(_KEY, keys))
         connection.execute("ANALYZE touched_candles")
         fresh = _candles_of_day(interval, day, only_touched=True)
-        counts.add(interval, *_replace(connection, interval, fresh, window, only_touched=True))
+        counts.add(interval, *_replace(connection, interval, fresh, day, only_touched=True))
         _drop_scratch(connection, _touched)
 
 
@@ -156,7 +166,7 @@ def _rebuild_interval(
     fresh = _candles_of_day(interval, day, only_touched=False)
     held = select(exists().where(_within(interval.table.c.starts_at, window)))
     if run(connection, held).fetchone() == (True,):
-        return _replace(connection, interval, fresh, window, only_touched=False)
+        return _replace(connection, interval, fresh, day, only_touched=False)
     # A day's first build meets nothing to compare with, so it goes straight into the table.
     written = run(connection, insert(interval.table).from_select(COLUMNS, fresh)).rowcount
     return written, 0
@@ -173,16 +183,15 @@ def _candles_of_day(interval: Interval, day: date, *, only_touched: bool) -> Sel
         conditions.append(tables.trades.c.traded_on == day)  # names the one partition to read
     rows = select(source).where(*conditions)
     if only_touched:
-        # The equality lets a hash join serve many minutes, the range lets an index serve few.
-        rows = rows.join(
-            _touched,
-            and_(
-                source.c.market_ticker == _touched.c.market_ticker,
-                interval.start_of(instant) == _touched.c.starts_at,
-                instant >= _touched.c.starts_at,
-                instant < _touched.c.starts_at + interval.width,
-            ),
+        # The OFFSET keeps the planner from anything but an index lookup for each interval: it
+        # overestimates them and would read the whole day.
+        found = rows.where(
+            source.c.market_ticker == _touched.c.market_ticker,
+            instant >= _touched.c.starts_at,
+            instant < _touched.c.starts_at + interval.width,
         )
+        lookup = found.offset(literal_column("0")).lateral("lookup")
+        rows = select(*lookup.c).select_from(_touched.join(lookup, true()))
     folded = rows.subquery("source")
     return candles_from_trades(folded) if finer is None else roll_up(folded, interval)
 
@@ -191,7 +200,7 @@ def _replace(
     connection: psycopg.Connection[Any],
     interval: Interval,
     fresh: Select[Any],
-    window: _Window,
+    day: date,
     *,
     only_touched: bool,
 ) -> tuple[int, int]:
@@ -202,22 +211,24 @@ def _replace(
     connection.execute("ANALYZE fresh_candles")
 
     # A trade that REST dates more finely may leave a minute that holds nothing else.
-    emptied = delete(stored).where(
-        _within(stored.c.starts_at, window), ~exists().where(_same_key(_fresh, stored))
-    )
+    in_day = _within(stored.c.starts_at, _day_window(day))
     if only_touched:
-        emptied = emptied.where(exists().where(_same_key(_touched, stored)))
-    removed = run(connection, emptied).rowcount
+        empty = select(_touched).where(~exists().where(_same_key(_fresh, _touched)))
+        emptied: ColumnElement[bool] = tuple_(*(stored.c[name] for name in _KEY)).in_(empty)
+    else:
+        emptied = ~exists().where(_same_key(_fresh, stored))
+    removed = run(connection, delete(stored).where(in_day, emptied)).rowcount
 
-    equal = and_(
-        _same_key(_fresh, stored),
-        _within(stored.c.starts_at, window),
-        *(stored.c[name] == _fresh.c[name] for name in MEASURES),
-    )
-    changed = select(_fresh).where(~exists().where(equal))
-    upsert = insert(stored).from_select(COLUMNS, changed.with_only_columns(*_fresh.c))
+    candles = select(*_fresh.c)
+    if not only_touched:
+        # Of a whole day nearly all rows are right already, and even to try to write one costs.
+        same = (stored.c[name] == _fresh.c[name] for name in MEASURES)
+        candles = candles.where(~exists().where(_same_key(_fresh, stored), in_day, *same))
+    upsert = insert(stored).from_select(COLUMNS, candles)
     upsert = upsert.on_conflict_do_update(
-        index_elements=_KEY, set_={name: upsert.excluded[name] for name in MEASURES}
+        index_elements=_KEY,
+        set_={name: upsert.excluded[name] for name in MEASURES},
+        where=or_(*(stored.c[name] != upsert.excluded[name] for name in MEASURES)),
     )
     written = run(connection, upsert).rowcount
     _drop_scratch(connection, _fresh)
