@@ -293,11 +293,22 @@ def _recording(settings: "Settings") -> "RecordingOptions":
 
 
 def _stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set.
+
+    A thread waits for them: a handler would run in the main thread, which may be inside the
+    event's own lock just then.
+    """
     import signal
 
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def wait() -> None:
+        signal.sigwait(numbers)
+        stop.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
     return stop
 
 

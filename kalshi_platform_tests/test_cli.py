@@ -63,10 +63,9 @@ def run(
                 code = int(end.code or 0)
         return Done(code, *capsys.readouterr())
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
     yield command
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     structlog.reset_defaults()
 
 

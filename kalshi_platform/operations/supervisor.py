@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -69,7 +68,7 @@ class Supervisor:
         self._database_pause = FIRST_PAUSE_SECONDS
         self._database_start_at = 0.0
         self._logs_checked_at = time.monotonic()
-        self._stop = threading.Event()
+        self._stopped = False
         self._guardian = subprocess.Popen(
             [sys.executable, "-m", "kalshi_platform.operations.guardian", str(home)],
             stdin=subprocess.PIPE,
@@ -80,7 +79,11 @@ class Supervisor:
     def catch_signals(self) -> None:
         """Let Ctrl-C and SIGTERM end `wait` with Stopped; a second one is not needed."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: self._stop.set())
+            signal.signal(number, self._note_signal)
+
+    def _note_signal(self, *_: object) -> None:
+        # A plain flag: an Event's lock may be held by the very code that the signal interrupts.
+        self._stopped = True
 
     def keep_database(self, database: EmbeddedDatabase) -> None:
         """Start the embedded database and start it again whenever it is gone."""
@@ -108,12 +111,13 @@ class Supervisor:
         """
         deadline = time.monotonic() + seconds
         while True:
+            if self._stopped:
+                raise Stopped
             self._watch()
             left = deadline - time.monotonic()
-            if self._stop.wait(max(0, min(_POLL_SECONDS, left))):
-                raise Stopped
             if left <= 0:
                 return
+            time.sleep(min(_POLL_SECONDS, left))
 
     def stop(self) -> None:
         """End everything, the database last; returns when no process is left."""
