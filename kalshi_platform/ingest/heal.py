@@ -143,7 +143,8 @@ def _heal(
         level = logging.WARNING if is_transient(error) else logging.ERROR
         log.log(level, "gaps_not_healed", gaps=ids, reason=str(error))
         return 0
-    closed = sum(_judge(connection, gap, progress) for gap in gaps)
+    evidence = gap_evidence(connection, gaps, MARGIN_SECONDS)
+    closed = sum(_judge(connection, gap, evidence[gap.gap_id], progress) for gap in gaps)
     drop_checkpoint(connection, CHECKPOINTS, scope)
     connection.commit()
     return closed
@@ -171,9 +172,10 @@ def _progress(connection: psycopg.Connection, gaps: Sequence[DueGap], scope: str
     return known
 
 
-def _judge(connection: psycopg.Connection, gap: DueGap, progress: Progress) -> bool:
+def _judge(
+    connection: psycopg.Connection, gap: DueGap, evidence: Evidence, progress: Progress
+) -> bool:
     """Close the gap if the answer can be trusted, else put it off; whether it was closed."""
-    evidence = gap_evidence(connection, gap, MARGIN_SECONDS)
     if progress.rejected:
         detail = f"REST reports {progress.rejected} trades that cannot be read"
         postpone_gaps(connection, [gap.gap_id], detail, _UNREADABLE_PAUSE_SECONDS)

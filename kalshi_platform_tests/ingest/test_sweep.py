@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 
+import psycopg
 import pytest
 
 from kalshi_platform.exchange.errors import Unauthorized, Unavailable
@@ -257,6 +258,24 @@ def test_a_sweep_killed_in_the_middle_continues_where_it_was(database, simulator
     fractions: list[float] = []
     sweep_day(database, client(simulator), DAY, on_progress=fractions.append)
     assert fractions[0] > 0.4
+    assert held(database, START, END) == expected(truth)
+
+
+def test_a_sweep_whose_database_goes_away_continues_where_it_was(database, simulator, truth):
+    def cut(fraction: float) -> None:
+        if fraction > 0.4:
+            with connect(database, autocommit=True) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+
+    with pytest.raises(psycopg.OperationalError):
+        sweep_day(database, client(simulator), DAY, on_progress=cut)
+    fractions: list[float] = []
+    report = sweep_day(database, client(simulator), DAY, on_progress=fractions.append)
+    assert fractions[0] > 0.4
+    assert report.added == len(truth)
     assert held(database, START, END) == expected(truth)
 
 
