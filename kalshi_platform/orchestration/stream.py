@@ -9,13 +9,15 @@ so in the books and records on until its successor has started, then hands over:
 interrupted for the moment between two leases instead of for a restart of Dagster.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 import psycopg
@@ -135,12 +137,8 @@ class Recording:
         stops the platform signals once more) does not cut the flush short.
         """
         self._stop.set()
-        deadline = time.monotonic() + seconds
-        while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
-            try:
-                self._thread.join(left)
-            except dg.DagsterExecutionInterruptedError:
-                continue
+        with _interrupts_ignored():
+            self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -148,6 +146,22 @@ class Recording:
             self._record(self._stop)
         except Exception as error:  # noqa: BLE001 -- carried to the main thread, which raises it
             self.error = error
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal handler runs here
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        # A function, not SIG_IGN: threads and children keep what they have.
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _watch(

@@ -87,16 +87,16 @@ def trades(
 def _metadata(report: "DayReport") -> dict[str, Any]:
     """What the sweep of one day found, figure by figure; differences as a table."""
     fields = asdict(report)
-    differences = fields.pop("differences")
+    del fields["differences"]
     metadata: dict[str, Any] = {
         name: value if isinstance(value, int | str) else str(value)
         for name, value in fields.items()
     }
-    if differences:
-        rows = [f"| {' | '.join(map(str, row.values()))} |" for row in differences]
-        head = f"| {' | '.join(differences[0])} |"
-        line = "|" + " --- |" * len(differences[0])
-        metadata["differences"] = dg.MetadataValue.md("\n".join([head, line, *rows]))
+    if report.differences:
+        names = report.differences[0]._fields
+        rows = [names, ["---"] * len(names), *report.differences]
+        table = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+        metadata["differences"] = dg.MetadataValue.md(table)
     return metadata
 
 
