@@ -13,12 +13,12 @@ from typing import NamedTuple
 import dagster as dg
 import psycopg
 
+from kalshi_platform.orchestration.processes import process_is_gone
 from kalshi_platform.orchestration.resources import Database, first_line
 from kalshi_platform.orchestration.stream import (
     ORPHAN_TAG,
     PAUSE_TAG,
     PROCESS_TAG,
-    process_is_gone,
     stream_job,
 )
 from kalshi_platform.storage.leases import RECORDER, held

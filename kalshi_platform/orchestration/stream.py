@@ -11,10 +11,7 @@ interrupted for the moment between two leases instead of for a restart of Dagste
 
 import contextlib
 import logging
-import multiprocessing
-import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +20,7 @@ import dagster as dg
 import psycopg
 
 from kalshi_platform.orchestration.partitions import today
+from kalshi_platform.orchestration.processes import Parent, process_name
 from kalshi_platform.orchestration.resources import Database, Exchange, Home, first_line
 from kalshi_platform.orchestration.runlog import STORAGE_DOWN, RunLog
 from kalshi_platform.storage.leases import RECORDER, held
@@ -190,24 +188,6 @@ def _watch(
     return "the recorder ended"
 
 
-class Parent:
-    """The code server that started this process; none for a process started by hand."""
-
-    def __init__(self) -> None:
-        self._process = multiprocessing.parent_process()
-        self._gone_since: float | None = None
-        self.told = False
-
-    def is_gone(self) -> bool:
-        if self._process is None or os.getppid() == self._process.pid:
-            return False
-        self._gone_since = self._gone_since or time.monotonic()
-        return True
-
-    def gone_seconds(self) -> float:
-        return 0 if self._gone_since is None else time.monotonic() - self._gone_since
-
-
 def _orphans_end(context: dg.OpExecutionContext, parent: Parent) -> str | None:
     """Why an orphan should stop now; None while it must record on."""
     if parent.gone_seconds() >= _ORPHAN_SECONDS:
@@ -225,25 +205,6 @@ def _orphans_end(context: dg.OpExecutionContext, parent: Parent) -> str | None:
     if others and others[0].dagster_run.run_id != context.run_id:
         return "handing over to the run that the new code server has started"
     return None
-
-
-def process_name() -> str:
-    """host/pid of this process."""
-    return f"{socket.gethostname()}/{os.getpid()}"
-
-
-def process_is_gone(name: str) -> bool:
-    """Whether the named process is known to be dead: it was of this host and is no more."""
-    host, _, pid = name.rpartition("/")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def _wait_for_lease(database: Database) -> None:

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,18 +19,18 @@ import pytest
 from kalshi_platform.definitions import defs
 from kalshi_platform.orchestration import stream
 from kalshi_platform.orchestration.assets.trades import trades
+from kalshi_platform.orchestration.processes import Parent, process_is_gone
 from kalshi_platform.orchestration.resources import Database, Exchange, Home
 from kalshi_platform.orchestration.stream import (
     ORPHAN_TAG,
     PAUSE_TAG,
     PROCESS_TAG,
-    Parent,
     Recording,
-    process_is_gone,
     stream_job,
 )
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.leases import RECORDER, Lease, held
+from kalshi_platform_tests.orchestration import family
 from kalshi_simulator.testing import RunningSimulator, running_simulator
 
 S = dg.DagsterRunStatus
@@ -217,7 +216,7 @@ def test_a_process_started_by_hand_is_no_orphan():
 def test_a_process_notices_that_its_parent_was_killed():
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
-    server = spawn.Process(target=_code_server, args=(there,))
+    server = spawn.Process(target=family.code_server, args=(there,))
     server.start()
     assert here.poll(60)
     assert here.recv() == "with parent"
@@ -225,22 +224,6 @@ def test_a_process_notices_that_its_parent_was_killed():
     server.join()
     assert here.poll(20)
     assert here.recv() == "orphan"
-
-
-def _code_server(pipe: Connection) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    run = spawn.Process(target=_run, args=(pipe,))
-    run.start()
-    run.join()
-
-
-def _run(pipe: Connection) -> None:
-    parent = Parent()
-    pipe.send("orphan" if parent.is_gone() else "with parent")
-    deadline = time.monotonic() + 20
-    while not parent.is_gone() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    pipe.send("orphan" if parent.is_gone() else "still with parent")
 
 
 def test_a_dead_process_is_known_by_its_name_on_its_own_host_only():
