@@ -12,7 +12,7 @@ from kalshi_platform.storage.engine import libpq_url
 _log = structlog.get_logger(__name__)
 
 # enable_bitmapscan: a prepared statement's generic plan would otherwise collect and sort the whole
-# of a busy market to give its first page (docs/decisions; benchmarks/api.py watches it).
+# of a busy market to give its first page; benchmarks/api.py watches the ratio.
 SESSION_OPTIONS = {
     "role": "kalshi_reader",
     "default_transaction_read_only": "on",

@@ -41,6 +41,7 @@ async def walk(client: httpx.AsyncClient, **body: Any) -> list[str]:
     while True:
         page = await ask(client, **body, **({"cursor": cursor} if cursor else {}))
         ids += [row["trade_id"] for row in page["data"]]
+        assert len(ids) == len(set(ids)), "a trade came twice"
         assert page["has_more"] is (page["next_cursor"] is not None)
         if not page["has_more"]:
             return ids
