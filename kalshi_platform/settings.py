@@ -25,7 +25,9 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
 
-    home: Path = Field(Path(".kalshi"), description="embedded database, tape, Dagster home, demo key")
+    home: Path = Field(
+        Path(".kalshi"), description="embedded database, tape, Dagster home, demo key"
+    )
     database_url: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("DATABASE_URL", "KALSHI_DATABASE_URL"),
@@ -45,10 +47,16 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("KALSHI_SIMULATED"),
         description="the configured exchange is the simulator; set by `kalshi-platform up`",
     )
-    rest_tokens_per_second: float = Field(200, gt=0, description="read budget of the account's tier")
-    flush_seconds: float = Field(0.1, gt=0, le=1, description="longest time a frame waits in memory")
+    rest_tokens_per_second: float = Field(
+        200, gt=0, description="read budget of the account's tier"
+    )
+    flush_seconds: float = Field(
+        0.1, gt=0, le=1, description="longest time a frame waits in memory"
+    )
     segment_seconds: float = Field(300, gt=0, description="a new tape file every so often")
-    silence_seconds: float = Field(60, gt=0, description="a channel silent this long is subscribed anew")
+    silence_seconds: float = Field(
+        60, gt=0, description="a channel silent this long is subscribed anew"
+    )
     dagster_port: Port = Field(3000, validation_alias=AliasChoices("DAGSTER_PORT"))
     dagster_code_port: Port = Field(4266, validation_alias=AliasChoices("DAGSTER_CODE_PORT"))
     api_port: Port = Field(8000, validation_alias=AliasChoices("API_PORT"))
