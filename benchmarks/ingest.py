@@ -2,8 +2,8 @@
 
     python -m benchmarks.ingest [--trades 200000] [--rounds 3]
 
-The limit: the same trades as ready-made COPY BINARY bytes into the same indexed table, 20,000 rows a
-transaction. The contender: a WebSocket server in another process sends them as fast as they are
+The limit: the same trades as ready-made COPY BINARY bytes into the same indexed table, 20,000 rows
+a transaction. The contender: a WebSocket server in another process sends them as fast as they are
 taken; recorder and loader (one process) put them on the tape and into `raw_trades` and `trades`.
 Then latency: messages sent at a fixed rate, from sending until a reader of `trades` sees them.
 """
@@ -232,8 +232,9 @@ def limit(url: str, trades: list[Trade]) -> float:
         for first in range(0, len(trades), LIMIT_BATCH):
             last = first + LIMIT_BATCH
             query = (
-                f"COPY (SELECT {names} FROM trades WHERE feed_order & 4294967295 > {first}"
-                f" AND feed_order & 4294967295 <= {last} ORDER BY feed_order) TO STDOUT (FORMAT BINARY)"
+                f"COPY (SELECT {names} FROM trades"
+                f" WHERE feed_order & 4294967295 > {first} AND feed_order & 4294967295 <= {last}"
+                " ORDER BY feed_order) TO STDOUT (FORMAT BINARY)"
             )
             with connection.cursor() as cursor, cursor.copy(query) as copy:
                 data = b"".join(bytes(part) for part in copy)

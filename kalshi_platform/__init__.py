@@ -1,1 +1,1 @@
-"""kalshi_platform: records the exchange Kalshi, proves the record complete, and keeps it as tables."""
+"""kalshi_platform: records the exchange Kalshi, proves the record complete, keeps it in tables."""

@@ -1,4 +1,4 @@
-"""Every setting: name, default, unit and validation. Entry points read them and pass values down."""
+"""Every setting: name, default, unit, validation. Entry points read them, values are passed down."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
-    """Read from the environment, then from `.env`; `KALSHI_` leads the names without a fixed one."""
+    """Read from the environment, then from `.env`; names are led by `KALSHI_` unless fixed here."""
 
     model_config = SettingsConfigDict(
         env_prefix="KALSHI_",
@@ -50,13 +50,9 @@ class Settings(BaseSettings):
     rest_tokens_per_second: float = Field(
         200, gt=0, description="read budget of the account's tier"
     )
-    flush_seconds: float = Field(
-        0.1, gt=0, le=1, description="longest time a frame waits in memory"
-    )
+    flush_seconds: float = Field(0.1, gt=0, le=1, description="longest a frame waits in memory")
     segment_seconds: float = Field(300, gt=0, description="a new tape file every so often")
-    silence_seconds: float = Field(
-        60, gt=0, description="a channel silent this long is subscribed anew"
-    )
+    silence_seconds: float = Field(60, gt=0, description="then a channel is subscribed anew")
     dagster_port: Port = Field(3000, validation_alias=AliasChoices("DAGSTER_PORT"))
     dagster_code_port: Port = Field(4266, validation_alias=AliasChoices("DAGSTER_CODE_PORT"))
     api_port: Port = Field(8000, validation_alias=AliasChoices("API_PORT"))

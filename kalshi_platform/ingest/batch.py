@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from importlib.metadata import version
+
 import msgspec
 import psycopg
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -17,8 +18,8 @@ from kalshi_platform.exchange.messages import (
     SubscribedFrame,
     TickerFrame,
     TradeFrame,
-    UnsubscribedFrame,
     Unreadable,
+    UnsubscribedFrame,
     read_lifecycle,
     read_quote,
     read_trade,
@@ -199,10 +200,13 @@ class Batch:
                 self._lifecycle(frame, received_ns, now_ms)
             elif isinstance(frame, SubscribedFrame):
                 self._keep(state.subscribed(frame.msg.channel, frame.msg.sid, now_ms))
-            elif isinstance(frame, OkFrame | UnsubscribedFrame | ErrorFrame):
+            elif (
+                isinstance(frame, OkFrame | UnsubscribedFrame | ErrorFrame)
+                and frame.sid is not UNSET
+                and frame.seq is not UNSET
+            ):
                 # Replies use up numbers of the subscription that they speak of.
-                if frame.sid is not UNSET and frame.seq is not UNSET:
-                    self._keep(state.sequenced(frame.sid, frame.seq, now_ms)[1])
+                self._keep(state.sequenced(frame.sid, frame.seq, now_ms)[1])
         except ValueError as error:
             self._refuse(line, bytes(_decode_untyped(raw()).frame), str(error))
             if isinstance(frame, TradeFrame | LifecycleFrame):

@@ -48,7 +48,7 @@ class FeedState(Struct):
             self.subscriptions = {}
 
     def subscribed(self, channel: str, sid: int, at_ms: int) -> Gap | None:
-        """A channel is carried by `sid` from now on; what came before its first message is a gap."""
+        """`sid` carries the channel from now on; the time since its last message is a gap."""
         self.subscriptions[sid] = Subscription(channel)
         known = self.channels.get(channel)
         if known is None:

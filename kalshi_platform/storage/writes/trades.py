@@ -158,7 +158,7 @@ def merge_trades(connection: psycopg.Connection, rows: Sequence[bytes]) -> Lande
 def _landing_ddl() -> str:
     """The landing table holds the columns of both tables, typed as they are."""
     known = {column.name: column for table in _BOTH for column in table.columns}
-    dialect = postgresql.dialect()
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     columns = ", ".join(f"{name} {known[name].type.compile(dialect)}" for name in COLUMNS)
     return f"CREATE TEMP TABLE IF NOT EXISTS landing_trades ({columns})"
 

@@ -274,6 +274,8 @@ _STATEMENTS = [
 )
  PARTITION BY RANGE (traded_on)""",
     """CREATE INDEX trades_by_market ON trades (market_ticker, traded_at)""",
+    """CREATE INDEX trades_by_time ON trades USING brin (traded_at)
+    WITH (autosummarize = on, pages_per_range = 32)""",
     """COMMENT ON TABLE trades IS 'Every trade once. Order: traded_at, feed_order (nulls last), trade_id.'""",
     """COMMENT ON COLUMN trades.traded_at IS 'exchange clock; microseconds where exact_time, else milliseconds'""",
     """COMMENT ON COLUMN trades.feed_order IS 'ws connection << 32 | seq; null if seen over REST alone'""",
@@ -317,17 +319,17 @@ SELECT market_ticker, quoted_at, yes_bid_micros / 1000000.0::numeric AS yes_bid_
        open_interest_centis / 100.0::numeric AS open_interest, received_at
 FROM quotes""",
 ]
-for _name in ("candles_1m", "candles_1h", "candles_1d"):
-    _VIEWS.append(
-        f"""CREATE VIEW v_{_name} AS
+_VIEWS += [
+    f"""CREATE VIEW v_{name} AS
 SELECT market_ticker, starts_at, open_micros / 1000000.0::numeric AS open_dollars,
        high_micros / 1000000.0::numeric AS high_dollars,
        low_micros / 1000000.0::numeric AS low_dollars,
        close_micros / 1000000.0::numeric AS close_dollars, volume_centis / 100.0::numeric AS volume,
        trade_count, notional_micro_centis / 100000000.0::numeric AS notional_dollars,
        notional_micro_centis / 1000000.0::numeric / nullif(volume_centis, 0) AS vwap_dollars
-FROM {_name}"""
-    )
+FROM {name}"""
+    for name in ("candles_1m", "candles_1h", "candles_1d")
+]
 
 
 def upgrade() -> None:
