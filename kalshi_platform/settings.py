@@ -1,4 +1,4 @@
-"""Every setting: name, default, unit, validation. Entry points read them, values are passed down."""
+"""Every setting: name, default, unit, validation. Entry points read them and pass values down."""
 
 from pathlib import Path
 from typing import Annotated
