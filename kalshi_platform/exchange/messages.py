@@ -359,9 +359,12 @@ def micros(text: str) -> int:
     return _scaled(text, 6)
 
 
-@lru_cache(maxsize=1 << 16)
 def centis(text: str) -> int:
     """A count string in hundredths of a contract: "136.00" → 13600; exact, or `Unreadable`."""
+    # The form the exchange always sends; counts differ too much to be remembered.
+    digits = text[:-3] + text[-2:]
+    if text[-3:-2] == "." and len(text) < 14 and digits.isdigit() and digits.isascii():
+        return int(digits)
     return _scaled(text, 2)
 
 

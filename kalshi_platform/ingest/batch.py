@@ -17,6 +17,7 @@ from kalshi_platform.exchange.messages import (
     OkFrame,
     SubscribedFrame,
     TickerFrame,
+    Trade,
     TradeFrame,
     Unreadable,
     UnsubscribedFrame,
@@ -32,7 +33,7 @@ from kalshi_platform.storage.partitions import ensure_partitions
 from kalshi_platform.storage.writes import feed as feed_writes
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
 from kalshi_platform.storage.writes.markets import name_markets
-from kalshi_platform.storage.writes.trades import encode_trade, merge_trades
+from kalshi_platform.storage.writes.trades import TradeEncoder, merge_trades
 
 _CODE_VERSION = version("kalshi-platform")
 _MICROS_PER_DAY = 86_400_000_000
@@ -90,7 +91,7 @@ class Batch:
         self.rejected: list[feed_writes.RejectedRow] = []
         self.gaps: list[Gap] = []
         self.new_markets: set[str] = set()
-        self.messages: dict[str, int] = {}
+        self.messages: Counter[str] = Counter()
         """Messages read, per channel."""
         self.counters: Counter[tuple[str, str]] = Counter()
         self.newest: dict[str, tuple[int, int]] = {}
@@ -101,10 +102,12 @@ class Batch:
         self._quote_days: set[int] = set()
         self._received_days: set[int] = set()
         self._position = Position(0, 0)
+        self._encode = self._encoder()
 
     def read(self, block: Block) -> None:
         """Read a block of the tape into rows."""
         self._position = block.start
+        self._encode = self._encoder()
         self.end = block.end
         self.counters["bytes_total", ""] += len(block.data)
         try:
@@ -113,8 +116,47 @@ class Batch:
             for raw in block.data.splitlines():
                 self._read_alone(raw)
             return
+        self._lines(lines, block.data)
+
+    def _lines(self, lines: list[TapeLine], data: bytes) -> None:
+        """Read the lines of a block, `data` being their text.
+
+        By far the most common line, a trade in its turn, is read here without a call more than it
+        needs; `_line` reads everything, that trade too, and answers for whatever is unusual.
+        """
+        state, known_markets, append = self.state, self._known_markets, self.trades.append
+        day = None
         for number, line in enumerate(lines):
-            self._line(line, partial(_line_of, block.data, number))
+            frame = line.frame
+            if frame.__class__ is TradeFrame and line.connection == state.connection:
+                subscription = state.subscriptions.get(frame.sid)
+                if subscription is not None and frame.seq == subscription.seq + 1:
+                    message, received_ns = frame.msg, line.received_at_ns
+                    try:
+                        trade = read_trade(message)
+                        row = self._encode(trade, received_ns // 1000, frame.seq)
+                    except ValueError:
+                        self._line(line, partial(_line_of, data, number))
+                        continue
+                    append(row)
+                    subscription.seq = frame.seq
+                    state.frames += 1
+                    self.messages["trade"] += 1
+                    if trade.market_ticker not in known_markets:
+                        self.new_markets.add(trade.market_ticker)
+                    if day != (day := trade.traded_at_micros // _MICROS_PER_DAY):
+                        self._trade_days.add(day)
+                    sent_ms = frame.sending_ts_ms
+                    now_ms = received_ns // 1_000_000 if sent_ms is UNSET else sent_ms
+                    state.reached("trade", min(message.ts_ms, now_ms + _LARGEST_LEAD_MS))
+                    self.newest["trade"] = (received_ns, now_ms)
+                    continue
+            self._line(line, partial(_line_of, data, number))
+
+    def _encoder(self) -> Callable[[Trade, int, int], bytes]:
+        """Encodes trades of the block and the connection that are being read."""
+        connection = self.state.connection
+        return TradeEncoder("ws", self._landed_at_micros, connection, *self._position).encode
 
     def _read_alone(self, raw: bytes) -> None:
         """Read one line of a block in which some line is not what its type promises."""
@@ -183,6 +225,7 @@ class Batch:
         state = self.state
         if line.connection != state.connection:
             state.enter(line.connection)
+            self._encode = self._encoder()
         frame = line.frame
         if frame is UNSET:
             self._not_a_frame(line)
@@ -215,22 +258,14 @@ class Batch:
     def _trade(self, frame: TradeFrame, received_ns: int, now_ms: int) -> None:
         message = frame.msg
         at_ms = min(message.ts_ms, now_ms + _LARGEST_LEAD_MS)
-        if not self.state.in_order(frame.sid, frame.seq):
-            self._keep(self.state.sequenced(frame.sid, frame.seq, at_ms)[1])
+        state = self.state
+        if not state.in_order(frame.sid, frame.seq):
+            self._keep(state.sequenced(frame.sid, frame.seq, at_ms)[1])
         trade = read_trade(message)
-        segment, offset = self._position
-        self.trades.append(
-            encode_trade(
-                trade,
-                source="ws",
-                landed_at_micros=self._landed_at_micros,
-                received_at_micros=received_ns // 1000,
-                feed=(self.state.connection, frame.seq, segment, offset),
-            )
-        )
+        self.trades.append(self._encode(trade, received_ns // 1000, frame.seq))
         self._trade_days.add(trade.traded_at_micros // _MICROS_PER_DAY)
         self._seen("trade", trade.market_ticker, received_ns, now_ms)
-        self.state.reached("trade", at_ms)
+        state.reached("trade", at_ms)
 
     def _quote(self, frame: TickerFrame, received_ns: int, now_ms: int) -> None:
         quote = read_quote(frame.msg)
@@ -292,6 +327,7 @@ class Batch:
             return
         if line.connection != self.state.connection:
             self.state.enter(line.connection)
+            self._encode = self._encoder()
         self.state.frames += 1
         self._refuse(line, bytes(line.frame), reason.replace(" - at `$.frame", " - at `$"))
         try:
@@ -324,7 +360,7 @@ class Batch:
     def _seen(self, channel: str, market: str | None, received_ns: int, now_ms: int) -> None:
         if market not in self._known_markets and market is not None:
             self.new_markets.add(market)
-        self.messages[channel] = self.messages.get(channel, 0) + 1
+        self.messages[channel] += 1
         self.newest[channel] = (received_ns, now_ms)
 
     def _keep(self, gap: Gap | None) -> None:

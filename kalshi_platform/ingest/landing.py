@@ -1,6 +1,6 @@
 """Landing: trades of any source go through `raw_trades` into `trades` by the same door."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -10,7 +10,7 @@ from kalshi_platform.exchange.messages import Trade
 from kalshi_platform.storage.writes.markets import name_markets
 from kalshi_platform.storage.writes.trades import (
     Landed,
-    encode_trade,
+    TradeEncoder,
     ensure_trade_partitions,
     merge_trades,
 )
@@ -34,21 +34,9 @@ def land_rest_trades(
     landed_at = datetime.now(UTC)
     ensure_trade_partitions(connection, trades, landed_at)
     name_markets(connection, {trade.market_ticker for trade in trades})
-    return merge_trades(connection, list(_encoded(trades, source, landed_at, received_at)))
-
-
-def _encoded(
-    trades: Sequence[Trade], source: str, landed_at: datetime, received_at: datetime
-) -> Iterable[bytes]:
-    landed_at_micros = unix_micros(landed_at)
+    encoder = TradeEncoder(source, unix_micros(landed_at))
     received_at_micros = unix_micros(received_at)
-    for trade in trades:
-        yield encode_trade(
-            trade,
-            source=source,
-            landed_at_micros=landed_at_micros,
-            received_at_micros=received_at_micros,
-        )
+    return merge_trades(connection, [encoder.encode(trade, received_at_micros) for trade in trades])
 
 
 def unix_micros(instant: datetime) -> int:

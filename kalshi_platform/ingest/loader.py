@@ -6,8 +6,10 @@ continues from the last commit. While the database is away the tape grows; nothi
 
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psycopg
@@ -32,6 +34,10 @@ _METRICS_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 2.0
 # Tickers remembered as known; past this many the set starts anew (a million combos are born a day).
 _MOST_KNOWN_MARKETS = 500_000
+
+
+Checkpoint = dict[str, Any]
+"""What a loader needs to continue: segment, offset, and what it knows of the feed."""
 
 
 class Loader:
@@ -82,22 +88,33 @@ class Loader:
             if stop.wait(0.5):
                 return
         self._resume(connection)
-        while True:
-            stopping = stop.is_set()
-            try:
-                blocks = self._reader.blocks(_BATCH_BYTES)
-            except TapeDamaged as error:
-                self._give_up(connection, str(error))
-                continue
-            if blocks:
-                self._load(connection, blocks)
-            elif stopping:
-                self._report(connection, None, 0, force=True)
-                return
-            else:
-                self._report(connection, None, 0)
-                self._wake.wait(_IDLE_SECONDS)
-                self._wake.clear()
+        # One batch is written while the next is read: reading is Python's work, writing Postgres's.
+        with ThreadPoolExecutor(1, "loader-writes") as writer:
+            writing: Future[int] | None = None
+            while True:
+                stopping = stop.is_set()
+                try:
+                    blocks = self._reader.blocks(_BATCH_BYTES)
+                except TapeDamaged as error:
+                    self._finish(writing)
+                    writing = None
+                    self._give_up(connection, str(error))
+                    continue
+                if blocks:
+                    batch, checkpoint = self._read(blocks)
+                    self._finish(writing)
+                    writing = writer.submit(self._write, connection, batch, checkpoint)
+                    self._remember(batch)
+                elif writing is not None:
+                    self._finish(writing)
+                    writing = None
+                elif stopping:
+                    self._report(connection, None, 0, force=True)
+                    return
+                else:
+                    self._report(connection, None, 0)
+                    self._wake.wait(_IDLE_SECONDS)
+                    self._wake.clear()
 
     def _resume(self, connection: psycopg.Connection) -> None:
         """Take up state and position as last committed."""
@@ -109,36 +126,45 @@ class Loader:
         if row is not None:
             position = Position(row[0]["segment"], row[0]["offset"])
             self._state = msgspec.convert(row[0]["feed"], FeedState, strict=False)
-        self._known_markets.clear()
+        self._known_markets = set()
         self._reader.close()
         self._reader = TapeReader(self._folder, position)
 
-    def _load(self, connection: psycopg.Connection, blocks: list[Block]) -> None:
-        """Commit the rows of some blocks and the position after them."""
+    def _read(self, blocks: list[Block]) -> tuple[Batch, Checkpoint]:
+        """Read some blocks into rows, and the position after them."""
         batch = Batch(self._state, self._known_markets, datetime.now(UTC))
         for block in blocks:
             batch.read(block)
+        segment, offset = blocks[-1].end
+        feed = msgspec.to_builtins(self._state, str_keys=True)
+        return batch, {"segment": segment, "offset": offset, "feed": feed}
+
+    def _write(self, connection: psycopg.Connection, batch: Batch, checkpoint: Checkpoint) -> int:
+        """Commit a batch and the position after it; returns how many trades were new."""
         with connection.transaction():
             added = batch.write(connection)
-            self._checkpoint(connection, blocks[-1].end)
+            self._save(connection, checkpoint)
             self._report(connection, batch, added)
-        self._known_markets |= batch.new_markets
-        if len(self._known_markets) > _MOST_KNOWN_MARKETS:
-            self._known_markets.clear()
-        self.rows_added += added
-        self.batches += 1
+        return added
 
-    def _checkpoint(self, connection: psycopg.Connection, end: Position) -> None:
-        position = {
-            "segment": end.segment,
-            "offset": end.offset,
-            "feed": msgspec.to_builtins(self._state, str_keys=True),
-        }
+    def _finish(self, writing: "Future[int] | None") -> None:
+        """Wait for a batch to be committed; raises what its writing raised."""
+        if writing is not None:
+            self.rows_added += writing.result()
+            self.batches += 1
+
+    def _remember(self, batch: Batch) -> None:
+        """Markets that are named once this batch is in; if it fails, `_resume` forgets them."""
+        if len(self._known_markets) > _MOST_KNOWN_MARKETS:
+            self._known_markets = set()
+        self._known_markets |= batch.new_markets
+
+    def _save(self, connection: psycopg.Connection, checkpoint: Checkpoint) -> None:
         connection.execute(
             "INSERT INTO ingestion_checkpoints (source, scope, position) VALUES ('ws', 'tape', %s)"
             " ON CONFLICT (source, scope)"
             " DO UPDATE SET position = excluded.position, updated_at = now()",
-            [Jsonb(position)],
+            [Jsonb(checkpoint)],
         )
 
     def _give_up(self, connection: psycopg.Connection, reason: str) -> None:

@@ -64,18 +64,25 @@ class Recorder:
         self._writer = TapeWriter(tape_folder, segment_seconds)
         self._lease = Lease(database_url, RECORDER)
         self._lines: list[bytes] = []
+        """Pieces of the lines that are not on the tape yet."""
+        self._opening = b""
+        self._received_at_ns = self._connection = 0
         self._flushed = flushed or threading.Event()
         self._stream = Stream(ws_url, signer, channels, self, silence_seconds)
 
     # What the stream hands over (exchange.stream.Sink) ----------------------------------------
 
     def frame(self, connection: int, received_at_ns: int, data: bytes) -> None:
+        if received_at_ns != self._received_at_ns or connection != self._connection:
+            # Frames that came together share their first fields.
+            self._received_at_ns, self._connection = received_at_ns, connection
+            self._opening = b'{"received_at_ns":%d,"connection":%d,"frame":' % (
+                received_at_ns,
+                connection,
+            )
         if b"\n" in data:
             data = msgspec.json.format(data, indent=-1)
-        self._lines.append(
-            b'{"received_at_ns":%d,"connection":%d,"frame":%b}\n'
-            % (received_at_ns, connection, data)
-        )
+        self._lines += (self._opening, data, b"}\n")
 
     def text(self, connection: int, received_at_ns: int, data: bytes) -> None:
         line = {

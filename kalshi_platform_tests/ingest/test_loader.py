@@ -168,14 +168,14 @@ def test_a_loader_killed_at_any_batch_loses_and_repeats_nothing(database, tmp_pa
     class Killed(Exception):
         pass
 
-    original = Loader._checkpoint
+    original = Loader._save
 
-    def dying(self, connection, end):
+    def dying(self, connection, checkpoint):
         if rng.random() < 0.3:
             raise Killed
-        original(self, connection, end)
+        original(self, connection, checkpoint)
 
-    monkeypatch.setattr(Loader, "_checkpoint", dying)
+    monkeypatch.setattr(Loader, "_save", dying)
     monkeypatch.setattr("kalshi_platform.ingest.loader._BATCH_BYTES", 5000)
     deaths = 0
     while True:

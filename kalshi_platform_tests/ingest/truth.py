@@ -13,7 +13,7 @@ from kalshi_platform.ingest.landing import unix_micros
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
 from kalshi_platform.storage.writes.trades import (
-    encode_trade,
+    TradeEncoder,
     ensure_trade_partitions,
     merge_trades,
 )
@@ -81,16 +81,8 @@ def land_from_feed(database: str, trades: Iterable[LedgerTrade], first_seq: int 
         for trade in trades
     ]
     now = unix_micros(landed_at)
-    rows = [
-        encode_trade(
-            trade,
-            source="ws",
-            landed_at_micros=now,
-            received_at_micros=now,
-            feed=(CONNECTION, seq, 0, 0),
-        )
-        for seq, trade in enumerate(read, first_seq)
-    ]
+    encoder = TradeEncoder("ws", now, CONNECTION, tape_segment=0, tape_offset=0)
+    rows = [encoder.encode(trade, now, seq) for seq, trade in enumerate(read, first_seq)]
     with connect(database) as connection:
         ensure_trade_partitions(connection, read, landed_at)
         merge_trades(connection, rows)

@@ -44,7 +44,6 @@ class Landed(NamedTuple):
 
 
 COLUMNS = (
-    "landed_at",
     "received_at",
     "traded_at",
     "traded_on",
@@ -52,80 +51,97 @@ COLUMNS = (
     "yes_price_micros",
     "trade_id",
     "exact_time",
-    "connection",
     "seq",
     "feed_order",
-    "tape_segment",
-    "tape_offset",
     "is_block_trade",
-    "source",
     "taker_side",
     "market_ticker",
+    "landed_at",
+    "source",
+    "connection",
+    "tape_segment",
+    "tape_offset",
 )
-# A field is its length and its value; see storage.bulk. The fields of fixed width come first, in
-# one call; the rest repeats from trade to trade and is remembered whole.
-_FIXED = Struct(">h iq iq iq ii iq ii i16s i?".replace(" ", "")).pack
-_FED = Struct(">h iq iq iq ii iq ii i16s i? iq iq iq iq iq".replace(" ", "")).pack
-_NO_FEED = NULL * 5
+# A field is its length and its value; see storage.bulk. First what differs from trade to trade,
+# packed in one call; then what repeats and is remembered; last what a batch has in common.
+_VARYING = Struct(">h iq iq ii iq ii i16s i?".replace(" ", "")).pack
+_VARYING_FED = Struct(">h iq iq ii iq ii i16s i? iq iq".replace(" ", "")).pack
 _BOOLEAN = Struct(">i?").pack
+_BIGINT = Struct(">iq").pack
 _POSTGRES_EPOCH_DAYS = POSTGRES_EPOCH_MICROS // _MICROS_PER_DAY
 
 
-@lru_cache(maxsize=1 << 17)
-def _tail(is_block_trade: bool | None, source: str, taker_side: str, market_ticker: str) -> bytes:
-    block = NULL if is_block_trade is None else _BOOLEAN(1, is_block_trade)
-    return block + text_field(source) + text_field(taker_side) + text_field(market_ticker)
+class TradeEncoder:
+    """Encodes trades of one source, and of one place of the tape, as landing rows in COPY BINARY.
 
-
-FeedPosition = tuple[int, int, int, int]
-"""Where the feed and the tape hold a trade: connection, seq, tape segment, tape offset."""
-
-
-def encode_trade(
-    trade: TradeValues,
-    *,
-    source: str,
-    landed_at_micros: int,
-    received_at_micros: int,
-    feed: FeedPosition | None = None,
-) -> bytes:
-    """One row of the landing table, in COPY BINARY.
-
-    Raises:
-        ValueError: trade_id is not a UUID.
+    Args:
+        source: ws, rest or historical.
+        landed_at_micros: Unix microseconds.
+        connection, tape_segment, tape_offset: where the feed and the tape hold them, for ws.
     """
-    try:
-        trade_id = bytes.fromhex(trade.trade_id.replace("-", ""))
-    except ValueError:
-        trade_id = b""
-    if len(trade_id) != 16:
-        raise ValueError(f"trade_id {trade.trade_id!r} is not a UUID")
-    traded_at = trade.traded_at_micros
-    tail = _tail(trade.is_block_trade, source, trade.taker_side, trade.market_ticker)
-    fixed = (
-        len(COLUMNS),
-        8,
-        landed_at_micros - POSTGRES_EPOCH_MICROS,
-        8,
-        received_at_micros - POSTGRES_EPOCH_MICROS,
-        8,
-        traded_at - POSTGRES_EPOCH_MICROS,
-        4,
-        traded_at // _MICROS_PER_DAY - _POSTGRES_EPOCH_DAYS,
-        8,
-        trade.count_centis,
-        4,
-        trade.yes_price_micros,
-        16,
-        trade_id,
-        1,
-        trade.exact_time,
-    )
-    if feed is None:
-        return _FIXED(*fixed) + _NO_FEED + tail
-    connection, seq, segment, offset = feed
-    place = (8, connection, 8, seq, 8, connection << 32 | seq, 8, segment, 8, offset)
-    return _FED(*fixed, *place) + tail
+
+    def __init__(
+        self,
+        source: str,
+        landed_at_micros: int,
+        connection: int | None = None,
+        tape_segment: int | None = None,
+        tape_offset: int | None = None,
+    ) -> None:
+        self._connection = connection
+        self._common = (
+            _BIGINT(8, landed_at_micros - POSTGRES_EPOCH_MICROS)
+            + text_field(source)
+            + b"".join(
+                NULL if value is None else _BIGINT(8, value)
+                for value in (connection, tape_segment, tape_offset)
+            )
+        )
+
+    def encode(self, trade: TradeValues, received_at_micros: int, seq: int | None = None) -> bytes:
+        """One row; `seq` is the number on the subscription, for ws.
+
+        Raises:
+            ValueError: trade_id is not a UUID.
+        """
+        try:
+            trade_id = bytes.fromhex(trade.trade_id.replace("-", ""))
+        except ValueError:
+            trade_id = b""
+        if len(trade_id) != 16:
+            raise ValueError(f"trade_id {trade.trade_id!r} is not a UUID")
+        traded_at = trade.traded_at_micros
+        repeated = _repeated(trade.is_block_trade, trade.taker_side, trade.market_ticker)
+        varying = (
+            len(COLUMNS),
+            8,
+            received_at_micros - POSTGRES_EPOCH_MICROS,
+            8,
+            traded_at - POSTGRES_EPOCH_MICROS,
+            4,
+            traded_at // _MICROS_PER_DAY - _POSTGRES_EPOCH_DAYS,
+            8,
+            trade.count_centis,
+            4,
+            trade.yes_price_micros,
+            16,
+            trade_id,
+            1,
+            trade.exact_time,
+        )
+        if seq is None or self._connection is None:
+            return _VARYING(*varying) + _NO_PLACE + repeated + self._common
+        feed_order = self._connection << 32 | seq
+        return _VARYING_FED(*varying, 8, seq, 8, feed_order) + repeated + self._common
+
+
+_NO_PLACE = NULL * 2
+
+
+@lru_cache(maxsize=1 << 17)
+def _repeated(is_block_trade: bool | None, taker_side: str, market_ticker: str) -> bytes:
+    block = NULL if is_block_trade is None else _BOOLEAN(1, is_block_trade)
+    return block + text_field(taker_side) + text_field(market_ticker)
 
 
 def ensure_trade_partitions(
