@@ -30,11 +30,12 @@ from kalshi_platform.exchange.messages import Trade
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.ingest.loader import Loader
 from kalshi_platform.ingest.recorder import Recorder
+from kalshi_platform.ingest.service import take_short_turns
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.bulk import copy_binary
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.trades import (
-    TradeEncoder,
+    TradeRows,
     ensure_trade_partitions,
     merge_trades,
 )
@@ -214,10 +215,13 @@ class _Recording:
         self._sender.join()
 
 
-def encoded(trades: list[Trade]) -> list[bytes]:
+def encoded(trades: list[Trade]) -> TradeRows:
     now = time.time_ns() // 1000
-    encoder = TradeEncoder("ws", now, connection=1, tape_segment=1, tape_offset=1)
-    return [encoder.encode(trade, now, seq) for seq, trade in enumerate(trades, 1)]
+    rows = TradeRows("ws", now)
+    rows.place(connection=1, tape_segment=1, tape_offset=1)
+    for seq, trade in enumerate(trades, 1):
+        rows.add(trade, now, seq)
+    return rows
 
 
 def limit(url: str, trades: list[Trade]) -> float:
@@ -260,6 +264,7 @@ def main() -> None:
     parser.add_argument("--trades", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    take_short_turns()
     with scratch_database() as url, tempfile.TemporaryDirectory() as scratch:
         ratios, rates = [], []
         trades = synthetic_trades(options.trades, seed=1)

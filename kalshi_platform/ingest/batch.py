@@ -17,7 +17,6 @@ from kalshi_platform.exchange.messages import (
     OkFrame,
     SubscribedFrame,
     TickerFrame,
-    Trade,
     TradeFrame,
     Unreadable,
     UnsubscribedFrame,
@@ -27,13 +26,14 @@ from kalshi_platform.exchange.messages import (
     ticker,
 )
 from kalshi_platform.ingest.feed import FeedState
+from kalshi_platform.ingest.landing import unix_micros
 from kalshi_platform.ingest.tape import Block, Position
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.partitions import ensure_partitions
 from kalshi_platform.storage.writes import feed as feed_writes
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
 from kalshi_platform.storage.writes.markets import name_markets
-from kalshi_platform.storage.writes.trades import TradeEncoder, merge_trades
+from kalshi_platform.storage.writes.trades import TradeRows, merge_trades
 
 _CODE_VERSION = version("kalshi-platform")
 _MICROS_PER_DAY = 86_400_000_000
@@ -85,7 +85,7 @@ class Batch:
         self.state = state
         self.landed_at = landed_at
         self.end: Position | None = None
-        self.trades: list[bytes] = []
+        self.trades = TradeRows("ws", unix_micros(landed_at))
         self.quotes: list[bytes] = []
         self.lifecycle: list[feed_writes.LifecycleRow] = []
         self.rejected: list[feed_writes.RejectedRow] = []
@@ -97,17 +97,15 @@ class Batch:
         self.newest: dict[str, tuple[int, int]] = {}
         """Per channel: receive time (Unix ns) and sending time (Unix ms) of the last message."""
         self._known_markets = known_markets
-        self._landed_at_micros = int(landed_at.timestamp() * 1_000_000)
         self._trade_days: set[int] = set()
         self._quote_days: set[int] = set()
         self._received_days: set[int] = set()
         self._position = Position(0, 0)
-        self._encode = self._encoder()
 
     def read(self, block: Block) -> None:
         """Read a block of the tape into rows."""
         self._position = block.start
-        self._encode = self._encoder()
+        self.trades.place(self.state.connection, *self._position)
         self.end = block.end
         self.counters["bytes_total", ""] += len(block.data)
         try:
@@ -124,7 +122,7 @@ class Batch:
         By far the most common line, a trade in its turn, is read here without a call more than it
         needs; `_line` reads everything, that trade too, and answers for whatever is unusual.
         """
-        state, known_markets, append = self.state, self._known_markets, self.trades.append
+        state, known_markets, add = self.state, self._known_markets, self.trades.add
         day = None
         for number, line in enumerate(lines):
             frame = line.frame
@@ -134,11 +132,10 @@ class Batch:
                     message, received_ns = frame.msg, line.received_at_ns
                     try:
                         trade = read_trade(message)
-                        row = self._encode(trade, received_ns // 1000, frame.seq)
+                        add(trade, received_ns // 1000, frame.seq)
                     except ValueError:
                         self._line(line, partial(_line_of, data, number))
                         continue
-                    append(row)
                     subscription.seq = frame.seq
                     state.frames += 1
                     self.messages["trade"] += 1
@@ -152,11 +149,6 @@ class Batch:
                     self.newest["trade"] = (received_ns, now_ms)
                     continue
             self._line(line, partial(_line_of, data, number))
-
-    def _encoder(self) -> Callable[[Trade, int, int], bytes]:
-        """Encodes trades of the block and the connection that are being read."""
-        connection = self.state.connection
-        return TradeEncoder("ws", self._landed_at_micros, connection, *self._position).encode
 
     def _read_alone(self, raw: bytes) -> None:
         """Read one line of a block in which some line is not what its type promises."""
@@ -225,7 +217,7 @@ class Batch:
         state = self.state
         if line.connection != state.connection:
             state.enter(line.connection)
-            self._encode = self._encoder()
+            self.trades.place(line.connection, *self._position)
         frame = line.frame
         if frame is UNSET:
             self._not_a_frame(line)
@@ -262,7 +254,7 @@ class Batch:
         if not state.in_order(frame.sid, frame.seq):
             self._keep(state.sequenced(frame.sid, frame.seq, at_ms)[1])
         trade = read_trade(message)
-        self.trades.append(self._encode(trade, received_ns // 1000, frame.seq))
+        self.trades.add(trade, received_ns // 1000, frame.seq)
         self._trade_days.add(trade.traded_at_micros // _MICROS_PER_DAY)
         self._seen("trade", trade.market_ticker, received_ns, now_ms)
         state.reached("trade", at_ms)
@@ -322,12 +314,12 @@ class Batch:
             line = _decode_untyped(raw)
         except msgspec.DecodeError:
             # No line of ours. What it held is missed by its sequence number, if it had one.
-            landed_at_ns = self._landed_at_micros * 1000
+            landed_at_ns = unix_micros(self.landed_at) * 1000
             self._refuse(_Untyped(landed_at_ns, self.state.connection, Raw(raw)), raw, reason)
             return
         if line.connection != self.state.connection:
             self.state.enter(line.connection)
-            self._encode = self._encoder()
+            self.trades.place(line.connection, *self._position)
         self.state.frames += 1
         self._refuse(line, bytes(line.frame), reason.replace(" - at `$.frame", " - at `$"))
         try:

@@ -10,7 +10,7 @@ from kalshi_platform.exchange.messages import Trade
 from kalshi_platform.storage.writes.markets import name_markets
 from kalshi_platform.storage.writes.trades import (
     Landed,
-    TradeEncoder,
+    TradeRows,
     ensure_trade_partitions,
     merge_trades,
 )
@@ -34,9 +34,10 @@ def land_rest_trades(
     landed_at = datetime.now(UTC)
     ensure_trade_partitions(connection, trades, landed_at)
     name_markets(connection, {trade.market_ticker for trade in trades})
-    encoder = TradeEncoder(source, unix_micros(landed_at))
-    received_at_micros = unix_micros(received_at)
-    return merge_trades(connection, [encoder.encode(trade, received_at_micros) for trade in trades])
+    rows = TradeRows(source, unix_micros(landed_at))
+    for trade in trades:
+        rows.add(trade, unix_micros(received_at))
+    return merge_trades(connection, rows)
 
 
 def unix_micros(instant: datetime) -> int:

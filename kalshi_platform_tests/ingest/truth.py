@@ -13,7 +13,7 @@ from kalshi_platform.ingest.landing import unix_micros
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
 from kalshi_platform.storage.writes.trades import (
-    TradeEncoder,
+    TradeRows,
     ensure_trade_partitions,
     merge_trades,
 )
@@ -81,8 +81,10 @@ def land_from_feed(database: str, trades: Iterable[LedgerTrade], first_seq: int 
         for trade in trades
     ]
     now = unix_micros(landed_at)
-    encoder = TradeEncoder("ws", now, CONNECTION, tape_segment=0, tape_offset=0)
-    rows = [encoder.encode(trade, now, seq) for seq, trade in enumerate(read, first_seq)]
+    rows = TradeRows("ws", now)
+    rows.place(CONNECTION, tape_segment=0, tape_offset=0)
+    for seq, trade in enumerate(read, first_seq):
+        rows.add(trade, now, seq)
     with connect(database) as connection:
         ensure_trade_partitions(connection, read, landed_at)
         merge_trades(connection, rows)

@@ -11,8 +11,6 @@ from struct import Struct
 from typing import NamedTuple, Protocol
 
 import psycopg
-from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql
 
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.bulk import NULL, POSTGRES_EPOCH_MICROS, copy_binary, text_field
@@ -43,16 +41,28 @@ class Landed(NamedTuple):
     changed: int
 
 
-COLUMNS = (
-    "received_at",
-    "traded_at",
+# Columns as the rows are packed (see storage.bulk): first what differs from trade to trade, then
+# what repeats and is remembered, last what the rows of one place of the tape have in common. The
+# key of a trade comes first, so that rows sorted as bytes are sorted by it.
+_TRADE_COLUMNS = (
+    "trade_id",
     "traded_on",
+    "traded_at",
     "count_centis",
     "yes_price_micros",
-    "trade_id",
     "exact_time",
-    "seq",
     "feed_order",
+    "is_block_trade",
+    "taker_side",
+    "market_ticker",
+)
+_RAW_COLUMNS = (
+    "trade_id",
+    "received_at",
+    "traded_at",
+    "count_centis",
+    "yes_price_micros",
+    "seq",
     "is_block_trade",
     "taker_side",
     "market_ticker",
@@ -62,47 +72,43 @@ COLUMNS = (
     "tape_segment",
     "tape_offset",
 )
-# A field is its length and its value; see storage.bulk. First what differs from trade to trade,
-# packed in one call; then what repeats and is remembered; last what a batch has in common.
-_VARYING = Struct(">h iq iq ii iq ii i16s i?".replace(" ", "")).pack
-_VARYING_FED = Struct(">h iq iq ii iq ii i16s i? iq iq".replace(" ", "")).pack
+_TRADE = Struct(">h i16s ii iq iq ii i?".replace(" ", "")).pack
+_RAW = Struct(">h i16s iq iq iq ii".replace(" ", "")).pack
+_STALE = Struct(">hiq").pack
 _BOOLEAN = Struct(">i?").pack
 _BIGINT = Struct(">iq").pack
 _POSTGRES_EPOCH_DAYS = POSTGRES_EPOCH_MICROS // _MICROS_PER_DAY
+_MICROS_PER_MINUTE = 60_000_000
 
 
-class TradeEncoder:
-    """Encodes trades of one source, and of one place of the tape, as landing rows in COPY BINARY.
+class TradeRows:
+    """Trades of one source, encoded in COPY BINARY as rows of `raw_trades` and of `trades`.
 
     Args:
         source: ws, rest or historical.
         landed_at_micros: Unix microseconds.
-        connection, tape_segment, tape_offset: where the feed and the tape hold them, for ws.
     """
 
-    def __init__(
-        self,
-        source: str,
-        landed_at_micros: int,
-        connection: int | None = None,
-        tape_segment: int | None = None,
-        tape_offset: int | None = None,
-    ) -> None:
-        self._connection = connection
-        self._common = (
-            _BIGINT(8, landed_at_micros - POSTGRES_EPOCH_MICROS)
-            + text_field(source)
-            + b"".join(
-                NULL if value is None else _BIGINT(8, value)
-                for value in (connection, tape_segment, tape_offset)
-            )
-        )
+    def __init__(self, source: str, landed_at_micros: int) -> None:
+        self.raw: list[bytes] = []
+        self.trades: list[bytes] = []
+        self.minutes: set[tuple[str, int]] = set()
+        """(market, Unix minute) of every trade: the candles that no longer hold."""
+        self._landed = _BIGINT(8, landed_at_micros - POSTGRES_EPOCH_MICROS) + text_field(source)
+        self._connection: int | None = None
+        self._common = self._landed + NULL * 3
 
-    def encode(self, trade: TradeValues, received_at_micros: int, seq: int | None = None) -> bytes:
-        """One row; `seq` is the number on the subscription, for ws.
+    def place(self, connection: int, tape_segment: int, tape_offset: int) -> None:
+        """Where the feed and the tape hold the trades that are added next."""
+        self._connection = connection
+        place = (connection, tape_segment, tape_offset)
+        self._common = self._landed + b"".join(_BIGINT(8, value) for value in place)
+
+    def add(self, trade: TradeValues, received_at_micros: int, seq: int | None = None) -> None:
+        """Add one trade; `seq` is its number on the subscription, for ws.
 
         Raises:
-            ValueError: trade_id is not a UUID.
+            ValueError: trade_id is not a UUID; nothing was added.
         """
         try:
             trade_id = bytes.fromhex(trade.trade_id.replace("-", ""))
@@ -111,31 +117,32 @@ class TradeEncoder:
         if len(trade_id) != 16:
             raise ValueError(f"trade_id {trade.trade_id!r} is not a UUID")
         traded_at = trade.traded_at_micros
+        count, price = trade.count_centis, trade.yes_price_micros
         repeated = _repeated(trade.is_block_trade, trade.taker_side, trade.market_ticker)
-        varying = (
-            len(COLUMNS),
-            8,
-            received_at_micros - POSTGRES_EPOCH_MICROS,
-            8,
-            traded_at - POSTGRES_EPOCH_MICROS,
-            4,
-            traded_at // _MICROS_PER_DAY - _POSTGRES_EPOCH_DAYS,
-            8,
-            trade.count_centis,
-            4,
-            trade.yes_price_micros,
-            16,
-            trade_id,
-            1,
-            trade.exact_time,
-        )
         if seq is None or self._connection is None:
-            return _VARYING(*varying) + _NO_PLACE + repeated + self._common
-        feed_order = self._connection << 32 | seq
-        return _VARYING_FED(*varying, 8, seq, 8, feed_order) + repeated + self._common
+            seq_field = feed_order_field = NULL
+        else:
+            seq_field = _BIGINT(8, seq)
+            feed_order_field = _BIGINT(8, self._connection << 32 | seq)
+        day = traded_at // _MICROS_PER_DAY - _POSTGRES_EPOCH_DAYS
+        at = traded_at - POSTGRES_EPOCH_MICROS
+        received = received_at_micros - POSTGRES_EPOCH_MICROS
+        exact = trade.exact_time
+        self.trades.append(
+            _TRADE(10, 16, trade_id, 4, day, 8, at, 8, count, 4, price, 1, exact)
+            + feed_order_field
+            + repeated
+        )
+        self.raw.append(
+            _RAW(14, 16, trade_id, 8, received, 8, at, 8, count, 4, price)
+            + seq_field
+            + repeated
+            + self._common
+        )
+        self.minutes.add((trade.market_ticker, traded_at // _MICROS_PER_MINUTE))
 
-
-_NO_PLACE = NULL * 2
+    def __len__(self) -> int:
+        return len(self.trades)
 
 
 @lru_cache(maxsize=1 << 17)
@@ -157,35 +164,42 @@ def ensure_trade_partitions(
     ensure_partitions(connection, [landed_at.date()], only=[tables.raw_trades])
 
 
-def merge_trades(connection: psycopg.Connection, rows: Sequence[bytes]) -> Landed:
-    """Land encoded rows in `raw_trades` and merge them into `trades`; the caller commits.
+def merge_trades(connection: psycopg.Connection, rows: TradeRows) -> Landed:
+    """Land rows in `raw_trades` and merge them into `trades`; the caller commits.
 
-    Every candle minute that an added or changed trade touches goes to `stale_candles`.
+    Nearly every batch brings nothing but new trades, and COPY takes those at once. Where one is
+    known already, or twice in the batch, the batch is merged row by row instead.
     """
-    connection.execute(_MAKE_LANDING)
-    copy_binary(connection, "landing_trades", COLUMNS, rows)
-    connection.execute(_KEEP_RAW)
-    counts = connection.execute(_MERGE).fetchone()
-    connection.execute("TRUNCATE landing_trades")
-    assert counts is not None, "an aggregate without GROUP BY has one row"
-    return Landed(len(rows), *counts)
+    copy_binary(connection, "raw_trades", _RAW_COLUMNS, rows.raw)
+    # In order of the key: the index is filled from left to right, and two writers who meet wait
+    # for each other in the same order.
+    sorted_trades = sorted(rows.trades)
+    try:
+        with connection.transaction():
+            copy_binary(connection, "trades", _TRADE_COLUMNS, sorted_trades)
+        landed = Landed(len(rows), len(rows), 0)
+    except psycopg.errors.UniqueViolation:
+        connection.execute(_MAKE_LANDING)
+        copy_binary(connection, "landing_trades", _TRADE_COLUMNS, sorted_trades)
+        counts = connection.execute(_MERGE).fetchone()
+        connection.execute("TRUNCATE landing_trades")
+        assert counts is not None, "an aggregate without GROUP BY has one row"
+        landed = Landed(len(rows), *counts)
+    copy_binary(
+        connection,
+        "stale_candles",
+        ("starts_at", "market_ticker"),
+        [
+            _STALE(2, 8, minute * _MICROS_PER_MINUTE - POSTGRES_EPOCH_MICROS) + text_field(ticker)
+            for ticker, minute in sorted(rows.minutes)
+        ],
+    )
+    return landed
 
 
-def _landing_ddl() -> str:
-    """The landing table holds the columns of both tables, typed as they are."""
-    known = {column.name: column for table in _BOTH for column in table.columns}
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    columns = ", ".join(f"{name} {known[name].type.compile(dialect)}" for name in COLUMNS)
-    return f"CREATE TEMP TABLE IF NOT EXISTS landing_trades ({columns})"
-
-
-_BOTH: tuple[Table, Table] = (tables.raw_trades, tables.trades)
-_MAKE_LANDING = _landing_ddl()
-_RAW = ", ".join(column.name for column in tables.raw_trades.columns)
-_KEEP_RAW = f"INSERT INTO raw_trades ({_RAW}) SELECT {_RAW} FROM landing_trades"  # noqa: S608
-_TRADES = ", ".join(column.name for column in tables.trades.columns)
-# Rows go in by key order, which halves the cost of the index; a key twice in one batch would stop
-# ON CONFLICT DO UPDATE, so the batch is made distinct first.
+_MAKE_LANDING = "CREATE TEMP TABLE IF NOT EXISTS landing_trades (LIKE trades)"
+_TRADES = ", ".join(_TRADE_COLUMNS)
+# A key twice in one batch would stop ON CONFLICT DO UPDATE, so the batch is made distinct first.
 _MERGE = f"""
 WITH merged AS (
     INSERT INTO trades AS held ({_TRADES})
@@ -201,10 +215,7 @@ WITH merged AS (
        OR excluded.feed_order < held.feed_order
        OR held.feed_order IS NULL AND excluded.feed_order IS NOT NULL
        OR held.is_block_trade IS NULL AND excluded.is_block_trade IS NOT NULL
-    RETURNING new.market_ticker, new.traded_at, old.trade_id IS NULL AS added
-), stale AS (
-    INSERT INTO stale_candles (starts_at, market_ticker)
-    SELECT DISTINCT date_trunc('minute', traded_at), market_ticker FROM merged
+    RETURNING old.trade_id IS NULL AS added
 )
 SELECT count(*) FILTER (WHERE added), count(*) FILTER (WHERE NOT added) FROM merged
 """  # noqa: S608
