@@ -27,8 +27,8 @@ from kalshi_platform.storage.writes.gaps import Gap, open_gap
 
 log = structlog.get_logger()
 
-# About 20,000 trades: large enough for COPY, small enough for memory.
-_BATCH_BYTES = 6 << 20
+# About 10,000 trades: large enough for COPY, small enough that reading and writing overlap.
+_BATCH_BYTES = 4 << 20
 _IDLE_SECONDS = 0.05
 _METRICS_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 2.0
