@@ -36,7 +36,7 @@ check: $(STAMP) ## format, lint, types, import contracts, all tests
 	@exec $(BIN)/python -m pytest -q
 
 drill: $(STAMP) ## break everything under load, then compare with the exchange's ledger
-	@exec $(BIN)/python -m benchmarks.drill
+	@exec $(BIN)/python -m kalshi_platform_tests.drill
 
 bench: $(STAMP) ## measure, as ratios to what the machine can do
 	@exec $(BIN)/python -m benchmarks

@@ -23,6 +23,7 @@ import zstandard
 _SUFFIX = ".ndjson.zst"
 _LEVEL = 1  # as small as level 3 on these messages, in half the time
 _READ_BYTES = 1 << 20
+_SETTLED_NS = 1_000_000_000
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -121,6 +122,8 @@ class TapeReader:
         self._position = position
         self._file: BinaryIO | None = None
         self._open_segment: int | None = None
+        self._segments: list[int] = []
+        self._listed_at = -1
 
     def blocks(self, max_bytes: int) -> list[Block]:
         """The next complete blocks, about `max_bytes` of lines at most; empty when caught up.
@@ -154,10 +157,14 @@ class TapeReader:
             self._open_segment = None
 
     def _next_block(self) -> Block | None:
+        if self._position is not None and self._position.segment in self._segments:
+            block = self._read_block(self._position)
+            if block is not None:
+                return self._advance(block)
         while True:
-            # Listed before reading: a newer segment seen now means that the bytes read after are
-            # the last that the current one will ever have.
-            known = segments(self._folder)
+            # Listed before reading once more: a newer segment seen now means that the bytes read
+            # after are the last that the current one will ever have.
+            known = self._list_segments()
             if self._position is None or self._position.segment not in known:
                 after = -1 if self._position is None else self._position.segment
                 newer = [segment for segment in known if segment > after]
@@ -165,25 +172,33 @@ class TapeReader:
                     return None
                 self._position = Position(newer[0], 0)
             newer = [segment for segment in known if segment > self._position.segment]
-            try:
-                block = self._read_block(self._position)
-            except zstandard.ZstdError as error:
-                damaged = self._position
-                if not newer:
-                    raise
-                self._position = Position(newer[0], 0)
-                raise TapeDamaged(
-                    f"segment {damaged.segment} at byte {damaged.offset}: {error}"
-                ) from error
+            block = self._read_block(self._position, newer[0] if newer else None)
             if block is not None:
-                self._position = block.end
-                return block
+                return self._advance(block)
             if not newer:
                 return None
             self._position = Position(newer[0], 0)
 
-    def _read_block(self, position: Position) -> Block | None:
-        """The block at `position`, or None where it is not (wholly) there."""
+    def _advance(self, block: Block) -> Block:
+        self._position = block.end
+        return block
+
+    def _list_segments(self) -> list[int]:
+        """The segments; read again only when the folder has changed since, or may have."""
+        changed_at = self._folder.stat().st_mtime_ns
+        # Two changes within a tick of the file system's clock share a time.
+        settled = time.time_ns() - changed_at > _SETTLED_NS
+        if changed_at != self._listed_at or not settled:
+            self._segments = segments(self._folder)
+            self._listed_at = changed_at
+        return self._segments
+
+    def _read_block(self, position: Position, newer: int | None = None) -> Block | None:
+        """The block at `position`, or None where it is not (wholly) there.
+
+        Raises:
+            TapeDamaged: it is there and cannot be read; the reader goes on with segment `newer`.
+        """
         if self._open_segment != position.segment:
             self.close()
             self._file = segment_path(self._folder, position.segment).open("rb")
@@ -197,7 +212,16 @@ class TapeReader:
             chunk = self._file.read(_READ_BYTES)
             if not chunk:
                 return None
-            parts.append(decompressor.decompress(chunk))
+            try:
+                parts.append(decompressor.decompress(chunk))
+            except zstandard.ZstdError as error:
+                if newer is None:
+                    # Nothing to go on with yet; without a writer there never will be.
+                    return None
+                self._position = Position(newer, 0)
+                raise TapeDamaged(
+                    f"segment {position.segment} at byte {position.offset}: {error}"
+                ) from error
             read += len(chunk)
         end = position.offset + read - len(decompressor.unused_data)
         return Block(position, Position(position.segment, end), b"".join(parts))

