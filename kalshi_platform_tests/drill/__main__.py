@@ -68,6 +68,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     started = time.monotonic()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # seen as it happens
     right = faults_and_kills(options)
     right &= outage(options)
     print(f"{'PASSED' if right else 'FAILED'} in {time.monotonic() - started:.0f} s")
@@ -117,7 +118,11 @@ def outage(options: argparse.Namespace) -> bool:
     with (
         tempfile.TemporaryDirectory(prefix="kalshi-drill-") as folder,
         ground(
-            Path(folder), silence_seconds=60, messages_per_second=2000, seed=options.seed
+            Path(folder),
+            silence_seconds=60,
+            messages_per_second=2000,
+            trades_per_second=500,
+            seed=options.seed,
         ) as standing,
     ):
         _wait_for_first_trade(standing)
