@@ -84,6 +84,7 @@ def _of_status(status: Status) -> list[_Line]:
         "ingestion_oldest_open_gap_seconds": status.oldest_open_gap_age,
         "ingestion_rejected_today": status.rejected_today,
         "candles_stale_minutes": status.stale_candles,
+        "candles_oldest_stale_seconds": status.oldest_stale_candle_age,
     }
     # No value is no line: a figure that is not known must not look like a zero.
     lines = [_Line(name, "", float(value)) for name, value in figures.items() if value is not None]

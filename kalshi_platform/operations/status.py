@@ -37,7 +37,8 @@ def status_lines(status: Status) -> list[str]:
         f"{_backlog(status.tape_backlog_bytes)}",
         f"gaps        {status.open_gaps} open{_since(status.oldest_open_gap_age)}",
         f"rejected    {status.rejected_today} messages today",
-        f"candles     {status.stale_candles} market-minutes to recompute",
+        f"candles     {status.stale_candles} market-minutes to recompute"
+        f"{_since(status.oldest_stale_candle_age)}",
         "",
         f"{'channel':<32} {'messages':>12} {'last':>9} {'lag':>9}",
     ]

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Date,
     DateTime,
@@ -205,6 +206,7 @@ stale_candles = Table(
     metadata,
     _instant("starts_at", comment="the minute whose candle no longer equals its trades"),
     Column("market_ticker", _ASCII, nullable=False),
+    _instant("noted_at", server_default=func.now(), comment="since when the candle is out of date"),
     Index("stale_candles_by_market", "market_ticker"),
     comment="Minutes whose trades changed since their candles were computed; may repeat.",
 )
@@ -260,6 +262,16 @@ ingestion_checkpoints = Table(
     Column("position", JSONB, nullable=False),
     _instant("updated_at", server_default=func.now()),
     comment="How far a source has been loaded; committed with the rows it speaks for.",
+)
+
+recorded_exchange = Table(
+    "recorded_exchange",
+    metadata,
+    Column("only_row", Boolean, primary_key=True, server_default=text("true")),
+    Column("exchange", _ASCII, nullable=False, comment="simulated, or the domain of its REST API"),
+    _instant("first_used_at", server_default=func.now()),
+    CheckConstraint("only_row", name="recorded_exchange_once"),
+    comment="Which exchange this database records: data of two must never mix.",
 )
 
 rest_budget = Table(

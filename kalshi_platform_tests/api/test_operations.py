@@ -75,6 +75,19 @@ async def test_health_names_each_thing_that_is_wrong(anonymous, database):
     assert (body["open_gaps"], body["rejected_today"]) == (1, 1)
 
 
+@pytest.mark.parametrize(("minutes", "late"), [(4, False), (6, True)])
+async def test_health_tells_of_candles_that_nobody_refreshes(anonymous, database, minutes, late):
+    land(database, trade(), trade())
+    with connect(database) as connection:
+        connection.execute(
+            "UPDATE stale_candles SET noted_at = now() - make_interval(mins => %s)", [minutes]
+        )
+    body = (await anonymous.get("/health")).json()
+    told = [reason for reason in body["reasons"] if reason.startswith("candles have not been")]
+    assert bool(told) is late
+    assert body["oldest_stale_candle_age"] >= minutes * 60
+
+
 async def test_a_channel_that_never_spoke_is_not_a_zero(anonymous, database):
     body = (await anonymous.get("/health")).json()
     [source] = [source for source in body["sources"] if source["channel"] == "trade"]

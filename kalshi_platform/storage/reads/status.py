@@ -23,6 +23,8 @@ TAPE_BACKLOG = "tape_backlog_bytes"  # on the tape, not yet in the tables
 SILENCE_SECONDS = {"trade": 60.0, "ticker": 60.0}
 # The healer tries each second; a gap that stays open longer needs eyes.
 GAP_SECONDS = 120.0
+# They are refreshed each minute; answers stay right meanwhile, but cost more and more.
+CANDLES_SECONDS = 300.0
 # Beyond this, rows are not counted one by one.
 _COUNTED = 100_000
 
@@ -56,6 +58,8 @@ SELECT json_build_object(
                            LIMIT {_COUNTED}) AS counted),
     'stale_candles', (SELECT count(*) FROM (
                           SELECT FROM stale_candles LIMIT {_COUNTED}) AS counted),
+    'oldest_stale_candle_at', (SELECT min(noted_at) FROM (
+                                   SELECT noted_at FROM stale_candles LIMIT {_COUNTED}) AS seen),
     'recorder_runs', EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
                              AND classid = 0 AND objsubid = 1 AND objid = {RECORDER}
                              AND database = (SELECT oid FROM pg_database
@@ -110,6 +114,7 @@ class Status(msgspec.Struct, frozen=True):
     oldest_open_gap_age: float | None = None
     rejected_today: int | None = None
     stale_candles: int | None = None
+    oldest_stale_candle_age: float | None = None
     tape_backlog_bytes: int | None = None
     checkpoints: list[Checkpoint] = []
     metrics: list[Metric] = []
@@ -123,6 +128,7 @@ class _Read(msgspec.Struct):
     oldest_open_gap_at: datetime | None
     rejected_today: int
     stale_candles: int
+    oldest_stale_candle_at: datetime | None
     recorder_runs: bool
     loader_runs: bool
 
@@ -143,11 +149,8 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
     """The status from the answer to STATUS (JSON)."""
     read = msgspec.json.decode(document, type=_Read)
     sources = _sources(read)
-    gap_age = (
-        None
-        if read.oldest_open_gap_at is None
-        else (read.read_at - read.oldest_open_gap_at).total_seconds()
-    )
+    gap_age = _age(read, read.oldest_open_gap_at)
+    candle_age = _age(read, read.oldest_stale_candle_at)
     reasons = []
     if not read.recorder_runs:
         reasons.append("no recorder runs")
@@ -162,6 +165,8 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
     ]
     if gap_age is not None and gap_age > GAP_SECONDS:
         reasons.append(f"a gap has been open for {gap_age:.0f} s")
+    if candle_age is not None and candle_age > CANDLES_SECONDS:
+        reasons.append(f"candles have not been refreshed for {candle_age:.0f} s")
     backlog = _by_channel(read.metrics, TAPE_BACKLOG).get(None)
     return Status(
         status="degraded" if reasons else "ok",
@@ -176,10 +181,15 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
         oldest_open_gap_age=gap_age,
         rejected_today=read.rejected_today,
         stale_candles=read.stale_candles,
+        oldest_stale_candle_age=candle_age,
         tape_backlog_bytes=None if backlog is None else int(backlog),
         checkpoints=read.checkpoints,
         metrics=read.metrics,
     )
+
+
+def _age(read: _Read, instant: datetime | None) -> float | None:
+    return None if instant is None else (read.read_at - instant).total_seconds()
 
 
 def _sources(read: _Read) -> list[Source]:

@@ -247,7 +247,11 @@ def _take_turn(connection: psycopg.Connection[Any]) -> None:
 def _make_scratch(
     connection: psycopg.Connection[Any], scratch: TableClause, like: str = "stale_candles"
 ) -> None:
-    statement = f"CREATE TEMPORARY TABLE {scratch.name} (LIKE {like}) ON COMMIT DROP"
+    columns = ", ".join(scratch.c.keys())
+    statement = (
+        f"CREATE TEMPORARY TABLE {scratch.name} ON COMMIT DROP AS"
+        f" SELECT {columns} FROM {like} WITH NO DATA"  # noqa: S608 (constants)
+    )
     connection.execute(statement.encode())
 
 

@@ -228,6 +228,15 @@ _STATEMENTS = [
     """COMMENT ON COLUMN raw_trades.is_block_trade IS 'null where the source did not say'""",
     """COMMENT ON COLUMN raw_trades.source IS 'ws, rest or historical'""",
     """COMMENT ON COLUMN raw_trades.taker_side IS 'yes or no'""",
+    """CREATE TABLE recorded_exchange (
+    only_row BOOLEAN DEFAULT true NOT NULL,
+    exchange TEXT COLLATE "C" NOT NULL,
+    first_used_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (only_row),
+    CONSTRAINT recorded_exchange_once CHECK (only_row)
+)""",
+    """COMMENT ON TABLE recorded_exchange IS 'Which exchange this database records: data of two must never mix.'""",
+    """COMMENT ON COLUMN recorded_exchange.exchange IS 'simulated, or the domain of its REST API'""",
     """CREATE TABLE rejected_messages (
     received_at TIMESTAMP WITH TIME ZONE NOT NULL,
     source TEXT COLLATE "C" NOT NULL,
@@ -254,11 +263,13 @@ _STATEMENTS = [
     """COMMENT ON COLUMN rest_budget.tokens IS 'may be negative: reserved ahead'""",
     """CREATE TABLE stale_candles (
     starts_at TIMESTAMP WITH TIME ZONE NOT NULL,
-    market_ticker TEXT COLLATE "C" NOT NULL
+    market_ticker TEXT COLLATE "C" NOT NULL,
+    noted_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL
 )""",
     """CREATE INDEX stale_candles_by_market ON stale_candles (market_ticker)""",
     """COMMENT ON TABLE stale_candles IS 'Minutes whose trades changed since their candles were computed; may repeat.'""",
     """COMMENT ON COLUMN stale_candles.starts_at IS 'the minute whose candle no longer equals its trades'""",
+    """COMMENT ON COLUMN stale_candles.noted_at IS 'since when the candle is out of date'""",
     """CREATE TABLE trades (
     traded_at TIMESTAMP WITH TIME ZONE NOT NULL,
     feed_order BIGINT,
