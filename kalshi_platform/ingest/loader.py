@@ -6,6 +6,7 @@ continues from the last commit. While the database is away the tape grows; nothi
 
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 
 # About 10,000 trades: large enough for COPY, small enough that reading and writing overlap.
 _BATCH_BYTES = 4 << 20
+_MOST_BATCHES_AHEAD = 2
 _IDLE_SECONDS = 0.05
 _METRICS_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -59,6 +61,7 @@ class Loader:
         self._state = FeedState()
         self._reader = TapeReader(tape_folder)
         self._metrics_at = 0.0
+        self._writing_failed = False
         self._newest: dict[str, tuple[int, int]] = {}
         self.rows_added = 0
         self.batches = 0
@@ -88,26 +91,26 @@ class Loader:
             if stop.wait(0.5):
                 return
         self._resume(connection)
-        # One batch is written while the next is read: reading is Python's work, writing Postgres's.
+        # Batches are written while the next ones are read: reading is Python's work, writing
+        # Postgres's. They are written in order, and none after one that failed.
+        self._writing_failed = False
         with ThreadPoolExecutor(1, "loader-writes") as writer:
-            writing: Future[int] | None = None
+            writing: deque[Future[int]] = deque()
             while True:
                 stopping = stop.is_set()
                 try:
                     blocks = self._reader.blocks(_BATCH_BYTES)
                 except TapeDamaged as error:
-                    self._finish(writing)
-                    writing = None
+                    self._finish(writing, 0)
                     self._give_up(connection, str(error))
                     continue
                 if blocks:
                     batch, checkpoint = self._read(blocks)
-                    self._finish(writing)
-                    writing = writer.submit(self._write, connection, batch, checkpoint)
+                    writing.append(writer.submit(self._write, connection, batch, checkpoint))
+                    self._finish(writing, _MOST_BATCHES_AHEAD)
                     self._remember(batch)
-                elif writing is not None:
-                    self._finish(writing)
-                    writing = None
+                elif writing:
+                    self._finish(writing, 0)
                 elif stopping:
                     self._report(connection, None, 0, force=True)
                     return
@@ -141,16 +144,22 @@ class Loader:
 
     def _write(self, connection: psycopg.Connection, batch: Batch, checkpoint: Checkpoint) -> int:
         """Commit a batch and the position after it; returns how many trades were new."""
-        with connection.transaction():
-            added = batch.write(connection)
-            self._save(connection, checkpoint)
-            self._report(connection, batch, added)
+        if self._writing_failed:
+            return 0  # the batch before is not in; all are read again
+        try:
+            with connection.transaction():
+                added = batch.write(connection)
+                self._save(connection, checkpoint)
+                self._report(connection, batch, added)
+        except BaseException:
+            self._writing_failed = True
+            raise
         return added
 
-    def _finish(self, writing: "Future[int] | None") -> None:
-        """Wait for a batch to be committed; raises what its writing raised."""
-        if writing is not None:
-            self.rows_added += writing.result()
+    def _finish(self, writing: "deque[Future[int]]", ahead: int) -> None:
+        """Wait until at most `ahead` batches are not committed; raises what a writing raised."""
+        while len(writing) > ahead:
+            self.rows_added += writing.popleft().result()
             self.batches += 1
 
     def _remember(self, batch: Batch) -> None:
