@@ -47,6 +47,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("KALSHI_SIMULATED"),
         description="the configured exchange is the simulator; set by `kalshi-platform up`",
     )
+    stream_in_dagster: bool = Field(
+        True, description="Dagster starts the recorder; off where `kalshi-platform record` runs"
+    )
     rest_tokens_per_second: float = Field(
         200, gt=0, description="read budget of the account's tier"
     )

@@ -12,7 +12,8 @@ import psycopg
 
 from kalshi_platform.orchestration.assets.candles import TABLES, CandleRun
 from kalshi_platform.orchestration.resources import Database, first_line
-from kalshi_platform.orchestration.stream import ROLE_TAG
+from kalshi_platform.orchestration.runs import days_ago, purge_runs
+from kalshi_platform.orchestration.stream import MAX_RUNTIME_TAG, ROLE_TAG
 
 _RUNNING = dg.DefaultScheduleStatus.RUNNING
 _CANDLES = dg.AssetSelection.assets(*TABLES)
@@ -21,25 +22,25 @@ refresh_candles_job = dg.define_asset_job(
     "refresh_candles",
     selection=_CANDLES.without_checks(),
     description="Recompute the minutes whose trades changed, of any day, and what they roll up to.",
-    tags={ROLE_TAG: "candles", "dagster/priority": "50"},
+    tags={ROLE_TAG: "candles", "dagster/priority": "50", MAX_RUNTIME_TAG: "1800"},
 )
 certify_trades_job = dg.define_asset_job(
     "certify_trades",
     selection=dg.AssetSelection.assets("trades"),
     description="Compare a day of trades with the exchange, heal it, check it.",
-    tags={ROLE_TAG: "certify"},
+    tags={ROLE_TAG: "certify", MAX_RUNTIME_TAG: "21600"},
 )
 certify_candles_job = dg.define_asset_job(
     "certify_candles",
     selection=_CANDLES,
     description="Rebuild a day's candles from its trades and check them.",
-    tags={ROLE_TAG: "certify"},
+    tags={ROLE_TAG: "certify", MAX_RUNTIME_TAG: "7200"},
 )
 check_today_job = dg.define_asset_job(
     "check_today",
     selection=dg.AssetSelection.checks_for_assets(*TABLES, "trades"),
     description="Run the checks of trades and candles on today's rows.",
-    tags={ROLE_TAG: "checks"},
+    tags={ROLE_TAG: "checks", MAX_RUNTIME_TAG: "3600"},
 )
 
 
@@ -55,13 +56,31 @@ def make_partitions(context: dg.OpExecutionContext, database: Database) -> None:
     context.log.info("made %d partitions: %s", len(made), ", ".join(made) or "all were there")
 
 
+class History(dg.Config):
+    """For how many days ended runs stay in Dagster's books."""
+
+    keep_days: int = 7
+
+
+# 1,500 runs a day whose days later runs report again: what certifies a day is kept.
+_FLEETING = (refresh_candles_job.name, check_today_job.name, "partitions_ahead_job", "stream_job")
+
+
+@dg.op(description="Take old runs of the jobs that run all day out of Dagster's books.")
+def purge_old_runs(context: dg.OpExecutionContext, config: History) -> None:
+    """Their events and logs would fill the disk; a backlog goes in turns, one an hour."""
+    purged = purge_runs(context.instance, _FLEETING, ended_before=days_ago(config.keep_days))
+    context.log.info("purged %d runs that ended over %d days ago", len(purged), config.keep_days)
+
+
 @dg.job(
-    description="Keep the database's partitions some days ahead of the clock.",
+    description="Keep the database's partitions ahead of the clock, and Dagster's books short.",
     executor_def=dg.in_process_executor,
-    tags={ROLE_TAG: "housekeeping"},
+    tags={ROLE_TAG: "housekeeping", MAX_RUNTIME_TAG: "1800"},
 )
 def partitions_ahead_job() -> None:
     make_partitions()
+    purge_old_runs()
 
 
 @dg.schedule(

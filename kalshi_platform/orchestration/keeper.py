@@ -13,14 +13,15 @@ from typing import NamedTuple
 import dagster as dg
 import psycopg
 
-from kalshi_platform.orchestration.processes import process_is_gone
+from kalshi_platform.orchestration.processes import PROCESS_TAG, process_is_gone
 from kalshi_platform.orchestration.resources import Database, first_line
+from kalshi_platform.orchestration.runs import close_dead_runs
 from kalshi_platform.orchestration.stream import (
-    ORPHAN_TAG,
+    HANDOVER_TAG,
     PAUSE_TAG,
-    PROCESS_TAG,
     stream_job,
 )
+from kalshi_platform.settings import Settings
 from kalshi_platform.storage.leases import RECORDER, held
 
 # A tick looks again and again, since the daemon asks a sensor once in 5 s at most and a killed
@@ -43,8 +44,8 @@ class StreamRun(NamedTuple):
     run_id: str
     status: dg.DagsterRunStatus
     unchanged_seconds: float
-    # Its code server is gone; it records until its successor has started.
-    is_orphan: bool = False
+    # Its window is over or its code server is gone; it records until its successor has started.
+    hands_over: bool = False
     # Its process was on this machine and is no more.
     is_dead: bool = False
 
@@ -68,8 +69,8 @@ def judge(
         free_seconds: how long the lease has been seen free without interruption.
         pause_seconds: how long the last run asked to wait before the next one.
     """
-    if is_held and runs and all(run.is_orphan for run in runs):
-        return Verdict(True, (), "An orphan records; its successor takes over.")
+    if is_held and runs and all(run.hands_over for run in runs):
+        return Verdict(True, (), "A run hands over; its successor takes over.")
     if is_held:
         where = f"in run {runs[0].run_id[:8]}" if runs else "outside of Dagster"
         return Verdict(False, (), f"Recording {where}.")
@@ -104,11 +105,21 @@ def stream_keeper(
     context: dg.SensorEvaluationContext, database: Database
 ) -> dg.RunRequest | dg.SkipReason:
     """Watch for some seconds; request a run as soon as nothing records."""
+    for run_id in close_dead_runs(context.instance):
+        context.log.warning("closed run %s: its process is gone", run_id[:8])
     try:
         with database.connect(autocommit=True) as connection:
+            if not Settings().stream_in_dagster:
+                return dg.SkipReason(_report(connection))
             return _keep(context.instance, connection)
     except psycopg.OperationalError as error:
         return dg.SkipReason(f"The database cannot be reached: {first_line(error)}")
+
+
+def _report(connection: psycopg.Connection) -> str:
+    if held(connection, RECORDER):
+        return "A recorder holds the lease; KALSHI_STREAM_IN_DAGSTER is off."
+    return "Nothing records, and KALSHI_STREAM_IN_DAGSTER is off: start `kalshi-platform record`."
 
 
 def _keep(
@@ -149,7 +160,7 @@ def live_runs(instance: dg.DagsterInstance) -> list[StreamRun]:
             record.dagster_run.run_id,
             record.dagster_run.status,
             now - record.update_timestamp.replace(tzinfo=UTC).timestamp(),
-            is_orphan=ORPHAN_TAG in record.dagster_run.tags,
+            hands_over=HANDOVER_TAG in record.dagster_run.tags,
             is_dead=process_is_gone(record.dagster_run.tags.get(PROCESS_TAG, "")),
         )
         for record in records

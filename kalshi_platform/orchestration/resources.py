@@ -4,6 +4,7 @@ Values come from environment variables when a run starts, so that the UI shows t
 their values. `kalshi-platform up` exports them all.
 """
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ import dagster as dg
 import psycopg
 from sqlalchemy import Engine
 
+from kalshi_platform.orchestration.processes import PROCESS_TAG, process_name
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect, database_engine
+from kalshi_platform.storage.recorded_exchange import claim_database, claim_home, exchange_name
 
 if TYPE_CHECKING:
     from kalshi_platform.exchange.rest import RestClient
@@ -24,6 +27,11 @@ class Database(dg.ConfigurableResource[Any]):
     """The platform's tables; not Dagster's own storage."""
 
     url: str
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Write this process into the run's tags: every run uses the database."""
+        if context.run is not None and context.instance is not None:
+            context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: process_name()})
 
     def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
         """A connection that commits, or rolls back, when its `with` block ends."""
@@ -43,23 +51,38 @@ class Exchange(dg.ConfigurableResource[Any]):
     private_key_path: str
 
     def rest(self, database: Database, stop: threading.Event | None = None) -> "RestClient":
-        """A REST client on the budget that all processes share; close it after use."""
+        """A REST client on the budget that all processes share; close it after use.
+
+        Raises:
+            OtherExchange: the database records another exchange.
+        """
         from kalshi_platform.exchange.rest import RestClient
         from kalshi_platform.exchange.signing import Signer
         from kalshi_platform.storage.budget import PostgresBudget
 
+        settings = Settings()
+        with database.connect() as connection:
+            claim_database(connection, self._name(settings))
         return RestClient(
             self.rest_url,
             Signer.from_pem(self.key_id, Path(self.private_key_path)),
-            PostgresBudget(database.url, Settings().rest_tokens_per_second),
+            PostgresBudget(database.url, settings.rest_tokens_per_second),
             stop=stop,
         )
 
     def recording(self, database: Database, tape_folder: Path) -> "RecordingOptions":
-        """What a recorder needs; its tuning comes from the settings as they are now."""
+        """What a recorder needs; its tuning comes from the settings as they are now.
+
+        Raises:
+            OtherExchange: the database or the tape is of another exchange.
+        """
         from kalshi_platform.ingest.service import RecordingOptions
 
         settings = Settings()
+        claim_home(tape_folder.parent, self._name(settings))
+        # A database that is away must not keep frames from the tape, which has just been asked.
+        with contextlib.suppress(psycopg.OperationalError), database.connect() as connection:
+            claim_database(connection, self._name(settings))
         return RecordingOptions(
             database_url=database.url,
             tape_folder=tape_folder,
@@ -72,6 +95,9 @@ class Exchange(dg.ConfigurableResource[Any]):
             silence_seconds=settings.silence_seconds,
             rest_tokens_per_second=settings.rest_tokens_per_second,
         )
+
+    def _name(self, settings: Settings) -> str:
+        return exchange_name(self.rest_url, simulated=settings.simulated_exchange)
 
 
 class Home(dg.ConfigurableResource[Any]):

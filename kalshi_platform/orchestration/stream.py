@@ -4,9 +4,10 @@ The recorder works in a thread of the run; the run's main thread only watches: i
 and ends the recording when it is told to (terminate, Ctrl-C), when the window is over, or when the
 run was closed in Dagster's books.
 
-When its code server dies, a run is an orphan: Dagster can neither stop it nor see it stop. It says
-so in the books and records on until its successor has started, then hands over: the feed is
-interrupted for the moment between two leases instead of for a restart of Dagster.
+A run whose window is over, and one whose code server died (an orphan: Dagster can neither stop it
+nor see it stop), say so in the books and record on until a successor has started, then hand over:
+the feed is interrupted for the moment between two leases, not for the start of a run. REST fills
+that moment for trades; tickers and lifecycle messages of it are lost.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import dagster as dg
 import psycopg
 
 from kalshi_platform.orchestration.partitions import today
-from kalshi_platform.orchestration.processes import Parent, process_name
+from kalshi_platform.orchestration.processes import Parent
 from kalshi_platform.orchestration.resources import Database, Exchange, Home, first_line
 from kalshi_platform.orchestration.runlog import STORAGE_DOWN, RunLog
 from kalshi_platform.storage.leases import RECORDER, held
@@ -30,21 +31,22 @@ from kalshi_platform.storage.reads.days import (
     seconds_since,
     written_rows,
 )
+from kalshi_platform.storage.recorded_exchange import OtherExchange
 
 ROLE_TAG = "kalshi/role"
 STREAM = "stream"
 LOADED = ("raw_trades", "trades", "quotes", "lifecycle_events")
-# host/pid of the run's process, so that its death can be seen at once.
-PROCESS_TAG = "kalshi/process"
-ORPHAN_TAG = "kalshi/orphan"
+MAX_RUNTIME_TAG = "dagster/max_runtime"
+# On a run that records on until its successor has started.
+HANDOVER_TAG = "kalshi/hands_over"
 # Unix seconds before which the keeper does not start the next run.
 PAUSE_TAG = "kalshi/no_new_run_before"
 
 WINDOW_SECONDS = 6 * 3600
-_FLUSH_SECONDS = 15  # `up` and a container's stop wait no longer than this either
+_FLUSH_SECONDS = 7  # `up` waits a little longer (operations.processes), a container's stop, too
 _GLANCE_SECONDS = 0.5
-# An orphan without a successor ends: it must not outlive a platform that was killed.
-_ORPHAN_SECONDS = 60
+# Without a successor a run ends all the same: it must not outlive a platform that was killed.
+_SUCCESSOR_SECONDS = 60
 _HANDOVER_SECONDS = 20
 _REPORT_SECONDS = 30
 _PAUSE_WHEN_REFUSED_SECONDS = 60
@@ -74,8 +76,10 @@ def record_exchange(
     from kalshi_platform.ingest.recorder import LeaseHeld
     from kalshi_platform.ingest.service import record
 
-    context.instance.add_run_tags(context.run_id, {PROCESS_TAG: process_name()})
-    options = exchange.recording(database, home.tape_folder)
+    try:
+        options = exchange.recording(database, home.tape_folder)
+    except OtherExchange as error:
+        raise _failure(context, error) from error
     _wait_for_lease(database)
     log = RunLog(context.log)
     recording = Recording(lambda stop: record(options, stop))
@@ -103,7 +107,7 @@ def record_exchange(
         ROLE_TAG: STREAM,
         "dagster/priority": "100",
         # Ends a run whose process and code server died together, if the keeper should not.
-        "dagster/max_runtime": str(WINDOW_SECONDS + 600),
+        MAX_RUNTIME_TAG: str(WINDOW_SECONDS + 600),
     },
 )
 def stream_job() -> None:
@@ -134,8 +138,8 @@ class Recording:
         A second interrupt while it flushes (Ctrl-C reaches the whole process group, and whoever
         stops the platform signals once more) does not cut the flush short.
         """
-        self._stop.set()
         with _interrupts_ignored():
+            self._stop.set()
             self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -174,11 +178,14 @@ def _watch(
     progress = Progress(database)
     next_report = time.monotonic() + _REPORT_SECONDS
     parent = Parent()
+    handover = Handover()
     while recording.wait(_GLANCE_SECONDS):
         if time.monotonic() >= until:
-            return "the window is over; the keeper starts the next run"
-        if parent.is_gone() and (why := _orphans_end(context, parent)):
-            return why
+            handover.begin("the window is over")
+        if parent.is_gone():
+            handover.begin("the code server that started this run is gone")
+        if handover.reason and (end := handover.end(context)):
+            return end
         if time.monotonic() >= next_report:
             next_report += _REPORT_SECONDS
             log.put(logging.INFO, progress.line())
@@ -188,27 +195,42 @@ def _watch(
     return "the recorder ended"
 
 
-def _orphans_end(context: dg.OpExecutionContext, parent: Parent) -> str | None:
-    """Why an orphan should stop now; None while it must record on."""
-    if parent.gone_seconds() >= _ORPHAN_SECONDS:
-        return "the code server that started this run is gone, and none has come instead"
-    try:
-        if not parent.told:
-            context.instance.add_run_tags(context.run_id, {ORPHAN_TAG: "true"})
-            parent.told = True
-        others = context.instance.get_run_records(
-            dg.RunsFilter(job_name=stream_job.name, statuses=[dg.DagsterRunStatus.STARTED]), limit=5
-        )
-    except STORAGE_DOWN:
+class Handover:
+    """Asks for a successor in the books, and sees it start."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._begun_at = 0.0
+        self._told = False
+
+    def begin(self, reason: str) -> None:
+        """A successor is wanted from now on; does nothing the second time."""
+        if self.reason is None:
+            self.reason = reason
+            self._begun_at = time.monotonic()
+
+    def end(self, context: dg.OpExecutionContext) -> str | None:
+        """Why the run should stop now; None while it must record on."""
+        if time.monotonic() - self._begun_at >= _SUCCESSOR_SECONDS:
+            return f"{self.reason}, and no other run has come instead"
+        try:
+            if not self._told:
+                context.instance.add_run_tags(context.run_id, {HANDOVER_TAG: "true"})
+                self._told = True
+            others = context.instance.get_run_records(
+                dg.RunsFilter(job_name=stream_job.name, statuses=[dg.DagsterRunStatus.STARTED]),
+                limit=5,
+            )
+        except STORAGE_DOWN:
+            return None
+        # Newest first: a run before us in the list started after us.
+        if others and others[0].dagster_run.run_id != context.run_id:
+            return f"{self.reason}; handing over to the run that has started"
         return None
-    # Newest first: a run before us in the list started after us.
-    if others and others[0].dagster_run.run_id != context.run_id:
-        return "handing over to the run that the new code server has started"
-    return None
 
 
 def _wait_for_lease(database: Database) -> None:
-    """Wait until an orphan has handed over; a recorder that does not is met by LeaseHeld."""
+    """Wait until the run before has handed over; one that does not is met by LeaseHeld."""
     deadline = time.monotonic() + _HANDOVER_SECONDS
     try:
         with database.connect(autocommit=True) as connection:
@@ -255,7 +277,7 @@ def _failure(context: dg.OpExecutionContext, error: Exception) -> dg.Failure:
     from kalshi_platform.exchange.errors import Forbidden, KeyUnusable, Unauthorized
 
     # Only a person can help with these; trying each ten seconds would bury the first failure.
-    refused = isinstance(error, KeyUnusable | Unauthorized | Forbidden)
+    refused = isinstance(error, KeyUnusable | Unauthorized | Forbidden | OtherExchange)
     pause = _PAUSE_WHEN_REFUSED_SECONDS if refused else _PAUSE_AFTER_ERROR_SECONDS
     context.instance.add_run_tags(context.run_id, {PAUSE_TAG: str(int(time.time()) + pause)})
     sentence = str(error) or type(error).__name__

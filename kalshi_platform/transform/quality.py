@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     tuple_,
     types,
 )
@@ -100,7 +101,8 @@ def volume_kept(day: date) -> Select[Any]:
             total.c.volume_centis.label(f"volume_centis_{interval.label}"),
             total.c.trade_count.label(f"trades_{interval.label}"),
         ]
-    return select(*figures)
+    minutes, hours, days = sums  # one row each, side by side
+    return select(*figures).select_from(minutes.join(hours, true()).join(days, true()))
 
 
 def candles_equal_trades(day: date) -> Select[Any]:

@@ -12,8 +12,9 @@ import pytest
 from kalshi_platform.definitions import defs
 from kalshi_platform.orchestration import keeper
 from kalshi_platform.orchestration.keeper import StreamRun, judge, stream_keeper
+from kalshi_platform.orchestration.processes import PROCESS_TAG, process_name
 from kalshi_platform.orchestration.resources import Database
-from kalshi_platform.orchestration.stream import PAUSE_TAG, stream_job
+from kalshi_platform.orchestration.stream import HANDOVER_TAG, PAUSE_TAG, stream_job
 from kalshi_platform.storage.leases import RECORDER, Lease
 
 S = dg.DagsterRunStatus
@@ -106,6 +107,26 @@ def test_the_lease_is_noticed_within_one_tick_when_its_holder_is_killed(instance
     holder.kill()
     holder.wait()
     assert isinstance(tick(instance, database), dg.RunRequest)
+
+
+def test_a_run_whose_window_is_over_is_followed_while_it_records(instance, database):
+    old = instance.create_run_for_job(
+        stream_job, status=S.STARTED, tags={HANDOVER_TAG: "true", PROCESS_TAG: process_name()}
+    )
+    lease = Lease(database, RECORDER)
+    assert lease.acquire()
+    assert isinstance(tick(instance, database), dg.RunRequest)
+    instance.create_run_for_job(stream_job, status=S.STARTED)
+    assert isinstance(tick(instance, database), dg.SkipReason), "one successor is enough"
+    lease.release()
+    assert status_of(instance, old.run_id) == S.STARTED
+
+
+def test_where_a_service_records_dagster_only_reports(instance, database, monkeypatch):
+    monkeypatch.setenv("KALSHI_STREAM_IN_DAGSTER", "0")
+    result = tick(instance, database)
+    assert isinstance(result, dg.SkipReason)
+    assert "start `kalshi-platform record`" in (result.skip_message or "")
 
 
 def test_a_run_that_asked_for_a_pause_is_not_followed_at_once(instance, database):

@@ -19,21 +19,33 @@ import pytest
 from kalshi_platform.definitions import defs
 from kalshi_platform.orchestration import stream
 from kalshi_platform.orchestration.assets.trades import trades
-from kalshi_platform.orchestration.processes import Parent, process_is_gone
+from kalshi_platform.orchestration.processes import (
+    PROCESS_TAG,
+    Parent,
+    process_is_gone,
+    process_name,
+)
 from kalshi_platform.orchestration.resources import Database, Exchange, Home
 from kalshi_platform.orchestration.stream import (
-    ORPHAN_TAG,
+    HANDOVER_TAG,
     PAUSE_TAG,
-    PROCESS_TAG,
+    Handover,
     Recording,
     stream_job,
 )
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.leases import RECORDER, Lease, held
+from kalshi_platform.storage.recorded_exchange import claim_database
 from kalshi_platform_tests.orchestration import family
 from kalshi_simulator.testing import RunningSimulator, running_simulator
 
 S = dg.DagsterRunStatus
+
+
+@pytest.fixture(autouse=True)
+def no_successor_for_long(monkeypatch):
+    """No keeper starts one here."""
+    monkeypatch.setattr(stream, "_SUCCESSOR_SECONDS", 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +121,7 @@ def test_a_run_records_until_its_window_is_over(
     lines = lines_of(instance, result.run_id)
     assert any(line.startswith("connected connection=") for line in lines)
     assert any(line.startswith("landed raw_trades=+") for line in lines)
-    assert "stopping: the window is over; the keeper starts the next run" in lines
+    assert "stopping: the window is over, and no other run has come instead" in lines
     assert not process_is_gone(tags_of(instance, result.run_id)[PROCESS_TAG])
 
 
@@ -192,21 +204,40 @@ def test_an_error_of_the_recorder_is_carried_to_the_run():
     assert str(recording.error) == "disk gone"
 
 
-def test_an_orphan_records_on_until_its_successor_has_started(instance):
-    orphan = instance.create_run_for_job(stream_job, status=S.STARTED)
-    context: Any = SimpleNamespace(instance=instance, run_id=orphan.run_id)
-    parent = Parent()
-    assert stream._orphans_end(context, parent) is None
-    assert tags_of(instance, orphan.run_id)[ORPHAN_TAG] == "true"
-    instance.create_run_for_job(stream_job, status=S.STARTED)
-    assert "handing over" in (stream._orphans_end(context, parent) or "")
-
-
-def test_an_orphan_without_a_successor_ends(instance, monkeypatch):
-    monkeypatch.setattr(Parent, "gone_seconds", lambda self: 61)
+@pytest.mark.parametrize("reason", ["the window is over", "the code server is gone"])
+def test_a_run_records_on_until_its_successor_has_started(instance, monkeypatch, reason):
+    monkeypatch.setattr(stream, "_SUCCESSOR_SECONDS", 60)
     run = instance.create_run_for_job(stream_job, status=S.STARTED)
     context: Any = SimpleNamespace(instance=instance, run_id=run.run_id)
-    assert "none has come" in (stream._orphans_end(context, Parent()) or "")
+    handover = Handover()
+    handover.begin(reason)
+    assert handover.end(context) is None
+    assert tags_of(instance, run.run_id)[HANDOVER_TAG] == "true"
+    instance.create_run_for_job(stream_job, status=S.STARTED)
+    assert handover.end(context) == f"{reason}; handing over to the run that has started"
+
+
+def test_a_run_without_a_successor_ends(instance, monkeypatch):
+    monkeypatch.setattr(stream, "_SUCCESSOR_SECONDS", 0)
+    run = instance.create_run_for_job(stream_job, status=S.STARTED)
+    context: Any = SimpleNamespace(instance=instance, run_id=run.run_id)
+    handover = Handover()
+    handover.begin("the window is over")
+    assert "no other run has come" in (handover.end(context) or "")
+
+
+def test_a_run_of_another_exchange_than_the_databases_is_refused(
+    database, tmp_path, simulator, instance
+):
+    with connect(database) as connection:
+        claim_database(connection, "kalshi.com")
+    result = record(database, tmp_path, exchange_at(simulator), instance)
+    assert not result.success
+    assert PAUSE_TAG in tags_of(instance, result.run_id)
+    failure = result.failure_data_for_node("record_exchange")
+    assert failure is not None and failure.user_failure_data is not None
+    assert "holds data of kalshi.com" in (failure.user_failure_data.description or "")
+    assert not (tmp_path / "tape").exists()
 
 
 def test_a_process_started_by_hand_is_no_orphan():
@@ -230,9 +261,11 @@ def test_a_dead_process_is_known_by_its_name_on_its_own_host_only():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     host = socket.gethostname()
-    assert process_is_gone(f"{host}/{child.pid}")
-    assert not process_is_gone(f"elsewhere/{child.pid}")
-    assert not process_is_gone(f"{host}/{os.getpid()}")
+    me = process_name()
+    assert process_is_gone(f"{host}/{child.pid}/1")
+    assert not process_is_gone(f"elsewhere/{child.pid}/1")
+    assert not process_is_gone(me)
+    assert process_is_gone(f"{me}0"), "another process that had the same id"
     assert not process_is_gone("")
 
 
