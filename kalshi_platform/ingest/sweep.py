@@ -47,6 +47,11 @@ _LOCK_POLL_SECONDS = 0.5
 log = structlog.get_logger(__name__)
 
 
+class DayNotBegun(ValueError):
+    """The day lies ahead, or began less than half a minute ago."""
+
+
+
 @dataclass(frozen=True)
 class DayReport:
     """What one sweep found and did.
@@ -101,7 +106,7 @@ def sweep_day(
         stop: ends the sweep between two pages; its position is kept.
 
     Raises:
-        ValueError: the day has not begun.
+        DayNotBegun: there is nothing to ask for yet.
         ExchangeError: REST could not be asked to the end; the position is kept.
         psycopg.OperationalError: the database is away.
     """
@@ -109,7 +114,7 @@ def sweep_day(
     start = datetime.combine(day, time(), UTC)
     until = min(start + timedelta(days=1), (now() - _FENCE).replace(microsecond=0))
     if until <= start:
-        raise ValueError(f"{day} has not begun: it can be swept 30 seconds after midnight, UTC")
+        raise DayNotBegun(f"{day} has not begun: it can be swept 30 seconds after midnight, UTC")
     scope = f"day:{day}"
     with connect(url) as connection, _alone(connection, day, stop) as alone:
         progress = _progress(connection, scope, start, until, force=force)

@@ -17,7 +17,7 @@ from rich.progress import (
 from kalshi_platform.exchange.calls import Interrupted
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.signing import Signer
-from kalshi_platform.ingest.sweep import DayReport, sweep_day
+from kalshi_platform.ingest.sweep import DayNotBegun, DayReport, sweep_day
 from kalshi_platform.operations.errors import Refusal
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.budget import PostgresBudget
@@ -53,7 +53,7 @@ def backfill(settings: Settings, first: date, last: date, stop: threading.Event)
                 )
             except Interrupted:
                 stop.set()
-            except ValueError as error:
+            except DayNotBegun as error:
                 raise Refusal(f"{error}.", 2) from error
             if stop.is_set() or not report.complete:
                 progress.console.print("Stopped; run the same command again to continue.")
