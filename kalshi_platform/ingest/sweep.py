@@ -51,7 +51,6 @@ class DayNotBegun(ValueError):
     """The day lies ahead, or began less than half a minute ago."""
 
 
-
 @dataclass(frozen=True)
 class DayReport:
     """What one sweep found and did.
