@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api.auth import Keys
+from api.bodies import BodyLimit
 from api.completeness import Completeness
 from api.database import ReadDatabase
 from api.documentation import DESCRIPTION, TAGS, TITLE, install_documentation
@@ -62,5 +63,7 @@ def create_app(
     app.include_router(trades.router)
     app.include_router(candles.router)
     app.include_router(operations.router)
+    app.add_middleware(BodyLimit)
+    # Added last, it is around all others.
     app.add_middleware(Telemetry, metrics=app.state.metrics)
     return app

@@ -77,8 +77,13 @@ class Completeness:
 
 def _status_of_days(evidence: _Evidence, start: datetime, end: datetime) -> DataStatus:
     days = {day.traded_on: day for day in evidence.days}
-    complete = True
-    midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    known = min([*days, *([evidence.first_day] if evidence.first_day else [])], default=None)
+    if known is None:
+        return "unverified"
+    # Of earlier days nothing is known, however many are asked for.
+    first = datetime.fromisoformat(known).replace(tzinfo=UTC)
+    complete = start >= first
+    midnight = max(start, first).replace(hour=0, minute=0, second=0, microsecond=0)
     while midnight < end:
         day = days.get(midnight.date().isoformat())
         midnight += timedelta(days=1)

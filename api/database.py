@@ -27,6 +27,10 @@ class DatabaseUnavailable(Exception):
     """The database could not answer now; the same request may succeed later."""
 
 
+class SchemaMissing(DatabaseUnavailable):
+    """The database answers, but has no tables of this platform, or not for our role."""
+
+
 class StatementTooSlow(Exception):
     """The statement ran into its time limit."""
 
@@ -77,6 +81,7 @@ class ReadDatabase:
 
         Raises:
             DatabaseUnavailable: no connection, or it broke twice.
+            SchemaMissing: there are no tables to read.
             StatementTooSlow: the statement ran into its time limit.
         """
         try:
@@ -84,6 +89,12 @@ class ReadDatabase:
                 return await self._row(statement, parameters)
             except psycopg.errors.QueryCanceled as error:
                 raise StatementTooSlow(str(error)) from error
+            except (
+                psycopg.errors.UndefinedTable,
+                psycopg.errors.UndefinedColumn,
+                psycopg.errors.InsufficientPrivilege,
+            ) as error:
+                raise SchemaMissing(str(error).strip()) from error
             except (PoolTimeout, PoolClosed):
                 raise
             except psycopg.OperationalError as error:

@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _UNIX_SECONDS = re.compile(r"\d{1,12}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-_LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def _instant(value: Any) -> datetime:
@@ -35,7 +35,7 @@ def _instant(value: Any) -> datetime:
 
 
 def _within_reason(instant: datetime | None) -> datetime:
-    if instant is None or not _EARLIEST <= instant <= _LATEST:
+    if instant is None or not EARLIEST <= instant <= LATEST:
         raise ValueError(
             "must lie between the years 2000 and 2100 (Unix seconds, not milliseconds)"
         )

@@ -11,7 +11,7 @@ from api.completeness import Completeness
 from api.cursors import BadCursor, decode_cursor, encode_cursor
 from api.database import ReadDatabase
 from api.errors import InvalidInput, problems
-from api.inputs import Cursor, Instant, Ticker, from_unix_micros, unix_micros
+from api.inputs import EARLIEST, LATEST, Cursor, Instant, Ticker, from_unix_micros, unix_micros
 from api.markets import require_market
 from api.pages import page_response
 from api.schemas import Candle, Page
@@ -62,6 +62,8 @@ class CandlesQuery(BaseModel):
 
     @model_validator(mode="after")
     def _window_is_usable(self) -> "CandlesQuery":
+        if self.cursor is not None:
+            return self  # the cursor holds the window; "now" is another by this time
         # Raised as the request's own problem: pydantic would not name a field here.
         start, end = self.window(datetime.now(UTC))
         if start >= end:
@@ -128,9 +130,20 @@ def _window(query: CandlesQuery, bound: tuple[object, ...]) -> tuple[datetime, d
     try:
         place = decode_cursor(query.cursor, bound, _Place)
         start, end = from_unix_micros(place.next_start_micros), from_unix_micros(place.end_micros)
+        if not _is_rest_of_window(query, start, end):
+            raise BadCursor("is none of ours; send next_cursor back as it came")
     except (BadCursor, OverflowError) as error:
         raise InvalidInput(f"cursor {error}.", field="cursor") from error
     return start, end
+
+
+def _is_rest_of_window(query: CandlesQuery, start: datetime, end: datetime) -> bool:
+    """Whether a first page could have left this window: a cursor can be made by anybody."""
+    return (
+        EARLIEST <= (query.start_time or EARLIEST) <= start < end
+        and end <= (query.end_time or LATEST + query.width)
+        and end - start <= WIDEST_INTERVALS * query.width
+    )
 
 
 def _start_of_interval(instant: datetime, width: timedelta) -> datetime:

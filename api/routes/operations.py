@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from prometheus_client import generate_latest
 
-from api.database import DatabaseUnavailable, ReadDatabase, StatementTooSlow
+from api.database import DatabaseUnavailable, ReadDatabase, SchemaMissing, StatementTooSlow
 from api.telemetry import RequestMetrics
 from kalshi_platform.storage.reads.status import STATUS, Status, status_from, unreachable
 
@@ -67,6 +67,13 @@ async def _read(request: Request) -> Status:
     database: ReadDatabase = request.app.state.status_database
     try:
         row = await database.row(STATUS)
+    except SchemaMissing:
+        return Status(
+            "down",
+            ["the database has no tables of this release: run `kalshi-platform migrate`"],
+            simulated,
+            "unreachable",
+        )
     except (DatabaseUnavailable, StatementTooSlow):
         return unreachable(simulated=simulated)
     assert row is not None and row[0] is not None, "a query of one expression answers one row"

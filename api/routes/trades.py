@@ -68,7 +68,7 @@ class TradesQuery(BaseModel):
 @router.post(
     "/trades",
     response_model=Page[Trade],
-    responses=problems(404, 422),
+    responses=problems(404, 413, 422),
     summary="A market's trades, oldest first",
 )
 async def list_trades(query: TradesQuery, request: Request) -> Response:

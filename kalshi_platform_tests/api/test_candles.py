@@ -8,10 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
+from api.cursors import encode_cursor
+from api.inputs import unix_micros
+from api.routes import candles
 from api.schemas import Candle, Page
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.candles import refresh_candles
-from kalshi_platform_tests.api.rows import TICKER, at, land, open_gap, trade
+from kalshi_platform_tests.api.rows import TICKER, at, cover, land, open_gap, trade
 
 DAY = {"start_time": "2026-11-20T00:00:00Z", "end_time": "2026-11-21T00:00:00Z"}
 
@@ -191,3 +194,52 @@ async def test_an_open_gap_is_told(client, app, database):
         app.state.completeness.forget()
         response = await client.get(f"/candles/{TICKER}", params=DAY)
         assert response.headers["x-data-status"] == "gaps"
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)),
+        (at("00:00:00") - timedelta(days=1), at("10:00:00")),
+        (at("10:00:00"), at("10:00:00")),
+        (at("10:00:00"), at("10:00:00") + timedelta(days=36)),
+    ],
+    ids=["all of time", "before the window", "nothing", "too wide"],
+)
+async def test_a_cursor_that_somebody_made_cannot_widen_the_window(asker, start, end):
+    query = {"start_time": "2026-11-20T00:00:00Z", "interval": "1m", "fill": "null"}
+    bound = ("candles", TICKER, "1m", "null", at("00:00:00"), None)
+    place = {"next_start_micros": unix_micros(start), "end_micros": unix_micros(end)}
+    cursor = encode_cursor(bound, list(place.values()))
+    response = await asker.get(f"/candles/{TICKER}", params={**query, "cursor": cursor})
+    assert (response.status_code, response.json()["field"]) == (422, "cursor")
+
+
+async def test_the_widest_window_up_to_now_can_be_paged_a_minute_later(
+    client, database, monkeypatch
+):
+    land(database, trade("00:00:10"), trade("00:05:10"))
+    now = at("00:00:00") + timedelta(minutes=candles.WIDEST_INTERVALS - 1)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return now
+
+    monkeypatch.setattr(candles, "datetime", Clock)
+    first = await ask(client, start_time="2026-11-20T00:00:00Z", limit=1)
+    now += timedelta(minutes=1)
+    second = await ask(
+        client, start_time="2026-11-20T00:00:00Z", limit=1, cursor=first["next_cursor"]
+    )
+    assert [page["data"][0]["bucket"][11:16] for page in (first, second)] == ["00:00", "00:05"]
+
+
+async def test_a_window_from_before_anything_was_held_is_unverified(client, database):
+    land(database, trade())
+    cover(database, at("10:00:00").date(), "proven", at("00:00:00") + timedelta(days=1))
+    held = await client.get(f"/candles/{TICKER}", params={**DAY, "interval": "1h"})
+    assert held.headers["x-data-status"] == "complete"
+    earlier = {"start_time": "2020-01-01T00:00:00Z", "end_time": DAY["end_time"], "interval": "1d"}
+    longer = await client.get(f"/candles/{TICKER}", params=earlier)
+    assert longer.headers["x-data-status"] == "unverified"

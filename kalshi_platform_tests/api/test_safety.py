@@ -105,3 +105,35 @@ async def test_each_request_is_one_log_line_without_its_key(asker, standing):
 
 def test_making_the_application_opens_nothing():
     create_app("postgresql://nobody@203.0.113.1/none", simulated=True)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_larger_than_any_question_is_refused(asker, announced):
+    async def parts():
+        for _ in range(200):
+            yield b" " * 1000
+
+    content = b" " * 200_000 if announced else parts()
+    response = await asker.post(
+        "/trades", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 413
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "65,536 bytes" in response.json()["detail"]
+
+
+async def test_a_database_without_tables_is_down_and_not_a_fault(empty_database):
+    app = create_app(empty_database, simulated=True, connections=1)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app),
+            base_url="http://api",
+            headers={"X-API-Key": "kk_x"},
+        ) as client,
+    ):
+        health = await client.get("/health")
+        page = await client.post("/trades", json={"market_ticker": TICKER})
+    assert health.status_code == 503
+    assert "run `kalshi-platform migrate`" in health.json()["reasons"][0]
+    assert page.status_code == 503
