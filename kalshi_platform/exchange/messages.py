@@ -23,6 +23,11 @@ _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 _SignedNumber = Annotated[int, msgspec.Meta(gt=-(1 << 53), lt=1 << 53)]
 _Sid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 _Seq = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+_Code = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+_ChannelName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
+# When the exchange sent a frame. Any number is let through: a frame whose sending time is absurd
+# still says what it says, and `exchange_ms` does not believe the time.
+_SentAt = int | UnsetType
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -106,12 +111,12 @@ class LifecycleMessage(Struct, gc=False):
 
 
 class ErrorMessage(Struct):
-    code: int
+    code: _Code
     msg: str = ""
 
 
 class SubscribedMessage(Struct):
-    channel: str
+    channel: _ChannelName
     sid: _Sid
 
 
@@ -119,20 +124,20 @@ class TradeFrame(Struct, gc=False, tag_field="type", tag="trade"):
     sid: _Sid
     seq: _Seq
     msg: TradeMessage
-    sending_ts_ms: _Number | UnsetType = UNSET
+    sending_ts_ms: _SentAt = UNSET
 
 
 class TickerFrame(Struct, gc=False, tag_field="type", tag="ticker"):
     sid: _Sid
     msg: TickerMessage
-    sending_ts_ms: _Number | UnsetType = UNSET
+    sending_ts_ms: _SentAt = UNSET
 
 
 class _SequencedFrame(Struct, gc=False):
     sid: _Sid
     seq: _Seq
     msg: Raw
-    sending_ts_ms: _Number | UnsetType = UNSET
+    sending_ts_ms: _SentAt = UNSET
 
 
 class MarketLifecycleFrame(_SequencedFrame, tag_field="type", tag="market_lifecycle_v2"):
@@ -162,21 +167,21 @@ class BookDeltaFrame(_SequencedFrame, tag_field="type", tag="orderbook_delta"):
 class SubscribedFrame(Struct, tag_field="type", tag="subscribed"):
     msg: SubscribedMessage
     id: int | UnsetType = UNSET
-    sending_ts_ms: _Number | UnsetType = UNSET
+    sending_ts_ms: _SentAt = UNSET
 
 
 class OkFrame(Struct, tag_field="type", tag="ok"):
     id: int | UnsetType = UNSET
     sid: _Sid | UnsetType = UNSET
     seq: _Seq | UnsetType = UNSET
-    sending_ts_ms: _Number | UnsetType = UNSET
+    sending_ts_ms: _SentAt = UNSET
 
 
 class UnsubscribedFrame(Struct, tag_field="type", tag="unsubscribed"):
     sid: _Sid | UnsetType = UNSET
     seq: _Seq | UnsetType = UNSET
     id: int | UnsetType = UNSET
-    sending_ts_ms: _Number | UnsetType = UNSET
+    sending_ts_ms: _SentAt = UNSET
 
 
 class ErrorFrame(Struct, tag_field="type", tag="error"):
@@ -184,7 +189,7 @@ class ErrorFrame(Struct, tag_field="type", tag="error"):
     id: int | UnsetType = UNSET
     sid: _Sid | UnsetType = UNSET
     seq: _Seq | UnsetType = UNSET
-    sending_ts_ms: _Number | UnsetType = UNSET
+    sending_ts_ms: _SentAt = UNSET
 
 
 LifecycleFrame = MarketLifecycleFrame | ComboLifecycleFrame | EventLifecycleFrame | EventFeeFrame
@@ -203,6 +208,16 @@ Frame = (
     | ErrorFrame
 )
 
+
+class Numbers(Struct):
+    """What may still be known of a frame that cannot be read as its type."""
+
+    sid: _Sid | UnsetType = UNSET
+    seq: _Seq | UnsetType = UNSET
+    sending_ts_ms: _SentAt = UNSET
+
+
+read_numbers = msgspec.json.Decoder(Numbers).decode
 read_lifecycle = msgspec.json.Decoder(LifecycleMessage).decode
 
 
@@ -230,6 +245,17 @@ _decode_rest_trade = msgspec.json.Decoder(_RestTrade).decode
 # Translation -------------------------------------------------------------------------------------
 
 
+def exchange_ms(sending_ts_ms: int | UnsetType, received_at_ns: int) -> int:
+    """The exchange's time of a frame, in Unix ms: when it was sent, or else when it was received.
+
+    A sending time in another unit is none. The local clock is no measure of it: a recording may be
+    replayed, and a simulated exchange may run ahead.
+    """
+    if sending_ts_ms is UNSET or not _EARLIEST_MS <= sending_ts_ms <= _LATEST_MS:
+        return received_at_ns // 1_000_000
+    return sending_ts_ms
+
+
 def read_trade(message: TradeMessage) -> Trade:
     """A WebSocket trade in our units.
 
@@ -255,8 +281,10 @@ def read_rest_trades(body: bytes) -> tuple[list[Trade], list[tuple[bytes, str]],
     """
     try:
         page = _decode_rest_page(body)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable(f"not a page of trades: {error}") from error
+    if page.cursor is not None and not page.cursor.isprintable():
+        raise Unreadable("not a page of trades: its cursor is no text")
     trades: list[Trade] = []
     rejected: list[tuple[bytes, str]] = []
     for raw in page.trades:
@@ -266,7 +294,7 @@ def read_rest_trades(body: bytes) -> tuple[list[Trade], list[tuple[bytes, str]],
             trades.append(
                 _trade(wire, wire.ticker, wire.taker_outcome_side, traded_at, exact_time=True)
             )
-        except (msgspec.DecodeError, Unreadable) as error:
+        except (ValueError, RecursionError) as error:
             rejected.append((bytes(raw), str(error)))
     return trades, rejected, page.cursor or None
 

@@ -13,6 +13,9 @@ from kalshi_platform.storage.writes.gaps import Gap
 
 # Numbers that a sid skipped and that may still come (frames can be reordered).
 _LONGEST_MISSING = 10_000
+# A number that leaps further is believed once the next one follows it: a single wrong one would
+# make every frame after it look like a repeated one.
+_LARGEST_LEAP = 10_000
 
 
 class Subscription(Struct):
@@ -21,6 +24,10 @@ class Subscription(Struct):
     channel: str
     seq: int = 0
     missing: list[int] = field(default_factory=list)
+    suspect: int | None = None
+    """A number that leapt too far, and … """
+    suspected_at: int = 0
+    """… the `seq` from which it leapt."""
 
 
 class Channel(Struct):
@@ -82,29 +89,37 @@ class FeedState(Struct):
                 subscription.missing.remove(seq)
                 return True, None
             return False, None
+        if seq - expected > _LARGEST_LEAP:
+            suspect = subscription.suspect if subscription.suspected_at == expected - 1 else None
+            if seq == suspect:
+                return False, None
+            if suspect is None or not 0 < seq - suspect <= _LARGEST_LEAP:
+                # The interval is asked for in any case; only the count goes on as it was.
+                subscription.suspect, subscription.suspected_at = seq, subscription.seq
+                return True, self._jump(subscription, expected, seq, at_ms)
+            # What the suspect leapt over has its gap already.
+            expected = suspect + 1
         gap = None
         if seq > expected:
-            known = self.channels[subscription.channel]
-            gap = self._gap(
-                subscription.channel,
-                "sequence_jump",
-                known.complete_until_ms,
-                at_ms,
-                first_seq=expected,
-                last_seq=seq - 1,
-            )
+            gap = self._jump(subscription, expected, seq, at_ms)
             subscription.missing.extend(range(max(expected, seq - _LONGEST_MISSING), seq))
             del subscription.missing[:-_LONGEST_MISSING]
         subscription.seq = seq
         return True, gap
 
-    def reached(self, channel: str, at_ms: int) -> None:
-        """A message of the channel with this exchange time has been read."""
+    def reached(self, channel: str, at_ms: int, sid: int) -> None:
+        """A message of the channel with this exchange time has been read.
+
+        Under a sid whose subscription is not known nothing shows what was lost before or between:
+        only the next subscription ends that time, as a gap.
+        """
         known = self.channels.get(channel)
         if known is None:
             self.channels[channel] = Channel(at_ms)
         elif at_ms > known.complete_until_ms:
-            known.complete_until_ms = at_ms
+            subscription = self.subscriptions.get(sid)
+            if subscription is not None and subscription.channel == channel:
+                known.complete_until_ms = at_ms
 
     def unread(self, sid: int, at_ms: int, reason: str) -> Gap | None:
         """A message of this subscription could not be read: what it said is missing."""
@@ -113,6 +128,17 @@ class FeedState(Struct):
             return None
         start_ms = self.channels[subscription.channel].complete_until_ms
         return self._gap(subscription.channel, "rejected_message", start_ms, at_ms, detail=reason)
+
+    def _jump(self, subscription: Subscription, expected: int, seq: int, at_ms: int) -> Gap:
+        """The numbers from `expected` up to `seq` were skipped."""
+        return self._gap(
+            subscription.channel,
+            "sequence_jump",
+            self.channels[subscription.channel].complete_until_ms,
+            at_ms,
+            first_seq=expected,
+            last_seq=seq - 1,
+        )
 
     def _gap(
         self,

@@ -10,7 +10,8 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.exchange.stream import Stream
 from kalshi_platform.ingest.tape import TapeWriter
 from kalshi_platform.storage.leases import RECORDER, Lease
+from kalshi_platform.storage.texts import storable
 
 log = structlog.get_logger()
 
@@ -68,6 +70,10 @@ class Recorder:
         self._opening = b""
         self._received_at_ns = self._connection = 0
         self._flushed = flushed or threading.Event()
+        # One thread each, so that what is begun is over before anything else is done with them,
+        # even if nobody waits for it any more.
+        self._tape_thread = ThreadPoolExecutor(1, "tape")
+        self._lease_thread = ThreadPoolExecutor(1, "lease")
         self._stream = Stream(ws_url, signer, channels, self, silence_seconds)
 
     # What the stream hands over (exchange.stream.Sink) ----------------------------------------
@@ -80,8 +86,13 @@ class Recorder:
                 received_at_ns,
                 connection,
             )
-        if b"\n" in data:
-            data = msgspec.json.format(data, indent=-1)
+        if b"\n" in data or b"\r" in data:
+            # Blanks between its parts, which a JSON text may hold.
+            try:
+                data = msgspec.json.format(data, indent=-1)
+            except (ValueError, RecursionError):
+                self.text(connection, received_at_ns, data)
+                return
         self._lines += (self._opening, data, b"}\n")
 
     def text(self, connection: int, received_at_ns: int, data: bytes) -> None:
@@ -94,7 +105,11 @@ class Recorder:
 
     def event(self, connection: int, event: str, **fields: str | int) -> None:
         line = {"received_at_ns": time.time_ns(), "connection": connection, "event": event}
-        self._lines.append(_encode(line | fields) + b"\n")
+        kept = {
+            name: storable(value) if isinstance(value, str) else value
+            for name, value in fields.items()
+        }
+        self._lines.append(_encode(line | kept) + b"\n")
 
     # The run ------------------------------------------------------------------------------------
 
@@ -109,7 +124,7 @@ class Recorder:
         lock = self._lock_folder()
         tasks: list[asyncio.Task[None]] = []
         try:
-            await asyncio.to_thread(self._take_lease)
+            await _in(self._lease_thread, self._take_lease)
             tasks = [
                 asyncio.create_task(self._stream.run()),
                 asyncio.create_task(self._flush_regularly()),
@@ -123,10 +138,13 @@ class Recorder:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._flush(self._take_lines())
-            self._writer.close()
-            self._lease.release()
-            os.close(lock)
+            try:
+                await _in(self._tape_thread, self._end_tape, self._take_lines())
+            finally:
+                await _in(self._lease_thread, self._lease.release)
+                self._tape_thread.shutdown()
+                self._lease_thread.shutdown()
+                os.close(lock)
 
     def _lock_folder(self) -> int:
         lock = os.open(self._tape_folder / "recorder.lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -150,14 +168,14 @@ class Recorder:
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(_LEASE_SECONDS)
-            await asyncio.to_thread(self._take_lease)
+            await _in(self._lease_thread, self._take_lease)
 
     async def _flush_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._flush_seconds)
             if lines := self._take_lines():
                 # In a thread: neither compression nor a slow disk may hold up the reader.
-                await asyncio.to_thread(self._flush, lines)
+                await _in(self._tape_thread, self._flush, lines)
 
     def _take_lines(self) -> list[bytes]:
         lines, self._lines = self._lines, []
@@ -166,6 +184,18 @@ class Recorder:
     def _flush(self, lines: list[bytes]) -> None:
         self._writer.write(b"".join(lines))
         self._flushed.set()
+
+    def _end_tape(self, lines: list[bytes]) -> None:
+        try:
+            if not self._writer.broken:
+                self._flush(lines)
+        finally:
+            self._writer.close()
+
+
+async def _in(thread: ThreadPoolExecutor, work: Callable[..., None], *arguments: object) -> None:
+    """Wait for work in a thread of its own; who is cancelled meanwhile leaves the work be."""
+    await asyncio.shield(asyncio.get_running_loop().run_in_executor(thread, work, *arguments))
 
 
 async def _wait_for(stop: threading.Event) -> None:

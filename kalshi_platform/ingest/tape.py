@@ -70,6 +70,8 @@ class TapeWriter:
         self._file: int | None = None
         self._offset = 0
         self._opened_at = 0.0
+        self.broken = False
+        """A write has failed: what would follow it must not be written either."""
 
     def write(self, lines: bytes) -> None:
         """Write whole lines as one zstd frame and hand them to the disk.
@@ -77,19 +79,16 @@ class TapeWriter:
         Raises:
             TapeFull: the disk is full; the segment ends with its last whole frame.
         """
+        assert not self.broken, "nothing follows a failed write"
         if not lines:
             return
-        if self._file is None or time.monotonic() - self._opened_at > self._segment_seconds:
-            self._open_segment()
-        assert self._file is not None, "a segment is open"
         block = self._compressor.compress(lines)
         try:
-            written = os.write(self._file, block)
-            if written != len(block):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fdatasync(self._file)
+            if self._file is None or time.monotonic() - self._opened_at > self._segment_seconds:
+                self._open_segment()
+            self._append(block)
         except OSError as error:
-            os.ftruncate(self._file, self._offset)
+            self.broken = True
             if error.errno in _DISK_FULL:
                 raise TapeFull(
                     f"The disk under {self._folder} is full: recording has stopped. "
@@ -98,6 +97,17 @@ class TapeWriter:
                 ) from error
             raise
         self._offset += len(block)
+
+    def _append(self, block: bytes) -> None:
+        assert self._file is not None, "a segment is open"
+        try:
+            if os.write(self._file, block) != len(block):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(self._file)
+        except OSError:
+            # Should this fail too, the torn block is the last of its segment, which readers expect.
+            os.ftruncate(self._file, self._offset)
+            raise
 
     def close(self) -> None:
         if self._file is not None:
@@ -124,18 +134,28 @@ class TapeReader:
         self._open_segment: int | None = None
         self._segments: list[int] = []
         self._listed_at = -1
+        self._damage: TapeDamaged | None = None
 
     def blocks(self, max_bytes: int) -> list[Block]:
         """The next complete blocks, about `max_bytes` of lines at most; empty when caught up.
 
         Raises:
             TapeDamaged: the next block cannot be read although newer segments exist; the reader
-                has moved on to the next segment.
+                has moved on to the next segment. Blocks before it were returned first.
         """
+        if self._damage is not None:
+            damage, self._damage = self._damage, None
+            raise damage
         found: list[Block] = []
         size = 0
         while size < max_bytes:
-            block = self._next_block()
+            try:
+                block = self._next_block()
+            except TapeDamaged as error:
+                if not found:
+                    raise
+                self._damage = error
+                break
             if block is None:
                 break
             found.append(block)
@@ -235,5 +255,5 @@ def read_tape(folder: Path, segment: int | None = None) -> Iterator[bytes]:
             if segment is not None and block.start.segment != segment:
                 reader.close()
                 return
-            yield from block.data.splitlines()
+            yield from block.data.removesuffix(b"\n").split(b"\n")
     reader.close()

@@ -36,7 +36,7 @@ def test_every_lost_number_lies_in_a_gap(seed, loss, repeats, swaps):
     for number in arriving:
         at_ms = START_MS + number * 10
         is_new, gap = state.sequenced(1, number, at_ms)
-        state.reached("trade", at_ms)
+        state.reached("trade", at_ms, 1)
         if is_new:
             new.append(number)
         if gap:
@@ -58,7 +58,7 @@ def test_every_lost_number_lies_in_a_gap(seed, loss, repeats, swaps):
 def test_a_new_connection_after_data_leaves_a_gap_from_the_last_message():
     state = subscribed_state()
     state.sequenced(1, 1, START_MS + 500)
-    state.reached("trade", START_MS + 500)
+    state.reached("trade", START_MS + 500, 1)
     state.cause = "disconnect: connection lost"
     state.enter(2)
     gap = state.subscribed("trade", 4, START_MS + 9_000)

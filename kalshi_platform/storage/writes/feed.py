@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from kalshi_platform.storage.bulk import POSTGRES_EPOCH_MICROS, copy_binary, text_field
+from kalshi_platform.storage.texts import storable
 
 _QUOTE_COLUMNS = (
     "quoted_at",
@@ -132,7 +133,8 @@ def add_lifecycle_events(connection: psycopg.Connection, rows: Sequence[Lifecycl
 
 def add_rejected(connection: psycopg.Connection, rows: Sequence[RejectedRow]) -> None:
     """Append refused messages; the caller has made the partitions and commits."""
-    _copy_rows(connection, "rejected_messages", RejectedRow._fields, rows)
+    kept = [row._replace(reason=storable(row.reason)) for row in rows]
+    _copy_rows(connection, "rejected_messages", RejectedRow._fields, kept)
 
 
 def add_to_counters(

@@ -6,6 +6,8 @@ from typing import Any
 
 import psycopg
 
+from kalshi_platform.storage.texts import storable
+
 # The exchange keeps trades readable over REST; no other channel can be asked again.
 HEALABLE_CHANNELS = frozenset({"trade"})
 _NO_REPLAY = "the exchange keeps no history of this channel; what was missed cannot be fetched"
@@ -34,14 +36,14 @@ def open_gap(connection: psycopg.Connection, gap: Gap) -> int:
     healable = gap.channel in HEALABLE_CHANNELS
     values: dict[str, Any] = {
         "channel": gap.channel,
-        "cause": gap.cause,
+        "cause": storable(gap.cause),
         "status": "open" if healable else "explained",
         "starts_at": min(gap.starts_at, gap.ends_at),
         "ends_at": gap.ends_at,
         "connection": gap.connection,
         "first_seq": gap.first_seq,
         "last_seq": gap.last_seq,
-        "detail": gap.detail if healable else gap.detail or _NO_REPLAY,
+        "detail": _detail(gap, healable=healable),
     }
     row = connection.execute(
         "INSERT INTO gaps (channel, cause, status, starts_at, ends_at, connection, first_seq,"
@@ -51,3 +53,9 @@ def open_gap(connection: psycopg.Connection, gap: Gap) -> int:
     ).fetchone()
     assert row is not None, "INSERT … RETURNING has a row"
     return int(row[0])
+
+
+def _detail(gap: Gap, *, healable: bool) -> str | None:
+    if gap.detail:
+        return storable(gap.detail)
+    return None if healable else _NO_REPLAY

@@ -7,6 +7,8 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from kalshi_platform.storage.texts import storable
+
 WHOLE_DAY = "*"
 _LONGEST_PAUSE_SECONDS = 30
 
@@ -56,7 +58,7 @@ def postpone_gaps(
         "UPDATE gaps SET attempts = attempts + 1, detail = %s, next_attempt_at = clock_timestamp()"
         " + make_interval(secs => greatest(%s, least(%s, power(2, least(attempts, 30)))))"
         " WHERE gap_id = ANY(%s) AND status = 'open'",
-        [detail, at_least_seconds, _LONGEST_PAUSE_SECONDS, list(gap_ids)],
+        [storable(detail), at_least_seconds, _LONGEST_PAUSE_SECONDS, list(gap_ids)],
     )
 
 
