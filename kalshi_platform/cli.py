@@ -79,14 +79,16 @@ def record(
 ) -> None:
     """Record the exchange as a service of its own, until SIGTERM or Ctrl-C.
 
-    Example: kalshi-platform record --tape-only
+    While another recorder is at work this one stands by. Example: kalshi-platform record
     """
-    from kalshi_platform.ingest import service
+    from kalshi_platform.operations.recording import record_in_turn
 
     settings = _exchange_settings()
     _require_schema(settings)
+    _claim(settings)
     whole = not tape_only
-    service.record(_recording(settings), _stop_on_signals(), load=whole, heal=whole)
+    stop = _stop_on_signals()
+    record_in_turn(_recording(settings), stop, load=whole, heal=whole)
 
 
 @app.command()
@@ -99,6 +101,7 @@ def load() -> None:
 
     settings = _exchange_settings()
     _require_schema(settings)
+    _claim(settings)
     service.load(_recording(settings), _stop_on_signals())
 
 
@@ -121,6 +124,7 @@ def backfill(
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     settings = _exchange_settings()
     _require_schema(settings)
+    _claim(settings)
     if not run(settings, first.date(), last.date(), _stop_on_signals()):
         raise typer.Exit(1)
 
@@ -181,9 +185,19 @@ def api(
 
     Example: API_PORT=8000 kalshi-platform api --host 0.0.0.0
     """
-    from api.main import serve
+    import contextlib
 
-    serve(_settings(), host=host)
+    import psycopg
+
+    from api.main import serve
+    from kalshi_platform.operations.ground import refuse_taken_ports
+
+    settings = _settings()
+    refuse_taken_ports({"API_PORT": settings.api_port}, host)
+    # A database that is away may come back: /health tells of it meanwhile.
+    with contextlib.suppress(psycopg.OperationalError):
+        _require_schema(settings)
+    serve(settings, host=host)
 
 
 @keys_app.command("create")
@@ -199,12 +213,15 @@ def create_key(
     """
     from datetime import UTC
 
+    from kalshi_platform.operations.errors import Refusal
     from kalshi_platform.storage import engine
     from kalshi_platform.storage.writes import keys
 
+    ends_at = None if expires is None else expires.replace(tzinfo=UTC)
+    if ends_at is not None and ends_at <= datetime.now(UTC):
+        raise Refusal(f"--expires {ends_at:%Y-%m-%d} has begun: give a later day (UTC).", 2)
     settings = _settings()
     _require_schema(settings)
-    ends_at = None if expires is None else expires.replace(tzinfo=UTC)
     with engine.connect(settings.url) as connection:
         print(keys.create_key(connection, name, expires_at=ends_at))
 
@@ -212,13 +229,18 @@ def create_key(
 @keys_app.command("list")
 def list_keys() -> None:
     """List all keys, without their secrets. Example: kalshi-platform keys list"""
+    from datetime import UTC
+
     from kalshi_platform.storage import engine
     from kalshi_platform.storage.reads import keys
 
+    now = datetime.now(UTC)
     with engine.connect(_settings().url) as connection:
         for key in keys.list_keys(connection):
-            state = "revoked" if key.revoked_at else "in force"
-            ends = f", until {key.expires_at:%Y-%m-%d}" if key.expires_at else ""
+            over = key.expires_at is not None and key.expires_at <= now
+            state = "revoked" if key.revoked_at else "expired" if over else "in force"
+            word = "since" if over else "until"
+            ends = f", {word} {key.expires_at:%Y-%m-%d}" if key.expires_at else ""
             made = f"{key.created_at:%Y-%m-%d}"
             print(f"{key.key_id:>4}  {key.prefix}…  {made}  {state}{ends}  {key.name}")
 
@@ -263,6 +285,12 @@ def _exchange_settings() -> "Settings":
     from kalshi_platform.operations.simulator import with_exchange
 
     return with_exchange(_settings())
+
+
+def _claim(settings: "Settings") -> None:
+    from kalshi_platform.operations.simulator import claim
+
+    claim(settings)
 
 
 def _require_schema(settings: "Settings") -> None:

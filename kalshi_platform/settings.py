@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.exc import ArgumentError
 
 from kalshi_platform.storage.embedded import EmbeddedDatabase
+from kalshi_platform.storage.engine import libpq_url
 
 PRODUCTION_REST_URL = "https://external-api.kalshi.com/trade-api/v2"
 PRODUCTION_WS_URL = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
@@ -62,6 +66,22 @@ class Settings(BaseSettings):
     simulator_rest_port: Port = Field(8090)
     simulator_ws_port: Port = Field(8091)
     simulator_trades_per_second: float = Field(5, gt=0)
+
+    @field_validator("database_url", "dagster_database_url")
+    @classmethod
+    def _is_postgres_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            text = url.get_secret_value()
+            try:
+                if not text.startswith(("postgres://", "postgresql://", "postgresql+")):
+                    raise ValueError("another kind of address")
+                conninfo_to_dict(libpq_url(text))
+            except (ArgumentError, psycopg.ProgrammingError, ValueError):
+                # Without the cause: it could quote the password.
+                raise ValueError(
+                    "it must read postgresql://user:password@host:5432/database"
+                ) from None
+        return url
 
     @property
     def simulated(self) -> bool:

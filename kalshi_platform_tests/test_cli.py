@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from kalshi_platform.operations.environment import variable_of
 from kalshi_platform.operations.ground import taken
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.recorded_exchange import claim_database, claim_home
 from kalshi_platform_tests.ports import free_ports
 from kalshi_platform_tests.waiting import until
 
@@ -109,6 +111,60 @@ def test_keys_are_made_listed_and_revoked(run: Run, database: str) -> None:
     assert "revoked" in run("keys", "list", DATABASE_URL=database).stdout
 
 
+def test_a_key_that_has_expired_is_listed_as_such(run: Run, database: str) -> None:
+    run("keys", "create", "research", "--expires", "2099-12-31", DATABASE_URL=database)
+    with connect(database) as connection:
+        connection.execute("UPDATE api_keys SET expires_at = '2026-01-02'")
+    listed = run("keys", "list", DATABASE_URL=database).stdout
+    assert listed.split(maxsplit=3)[3] == "expired, since 2026-01-02  research\n"
+
+
+def test_a_key_cannot_be_made_that_has_expired(run: Run, database: str) -> None:
+    done = run("keys", "create", "research", "--expires", "2026-01-02", DATABASE_URL=database)
+    assert done.returncode == 2
+    assert done.stderr == "--expires 2026-01-02 has begun: give a later day (UTC).\n"
+    assert run("keys", "list", DATABASE_URL=database).stdout == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["record"], ["load"], ["backfill", "--from", "2026-11-01", "--to", "2026-11-01"]],
+)
+def test_two_exchanges_are_kept_apart(run: Run, database: str, command: list[str]) -> None:
+    with connect(database) as connection:
+        claim_database(connection, "simulated")
+    done = run(
+        *command,
+        DATABASE_URL=database,
+        KALSHI_API_KEY_ID="x",
+        KALSHI_PRIVATE_KEY_PATH="none.pem",
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("This database holds simulated data: to record kalshi.com, set")
+
+
+def test_up_does_not_record_the_real_exchange_over_simulated_data(run: Run, tmp_path: Path) -> None:
+    claim_home(tmp_path, "kalshi.com")
+    names = (
+        *("API_PORT", "DAGSTER_PORT", "DAGSTER_CODE_PORT"),
+        *("KALSHI_SIMULATOR_REST_PORT", "KALSHI_SIMULATOR_WS_PORT"),
+    )
+    done = run("up", **dict(zip(names, map(str, free_ports(5)), strict=True)))
+    assert done.returncode == 1
+    assert "This home holds data of kalshi.com" in done.stderr
+    assert not (tmp_path / "postgres").exists()
+
+
+def test_the_api_refuses_a_taken_port_and_an_old_schema(run: Run, empty_database: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        refused = run("api", DATABASE_URL=empty_database, API_PORT=str(port))
+    assert (refused.returncode, f"Port {port} is taken" in refused.stderr) == (2, True)
+    [port] = free_ports(1)
+    refused = run("api", DATABASE_URL=empty_database, API_PORT=str(port))
+    assert (refused.returncode, "migrate" in refused.stderr) == (1, True)
+
+
 def test_migrate_says_the_schema_and_a_newer_one_is_refused(run: Run, empty_database: str) -> None:
     done = run("migrate", DATABASE_URL=empty_database)
     assert done.stdout.startswith("The database has schema ")
@@ -144,6 +200,9 @@ def test_status_without_a_database_says_so_and_fails(run: Run) -> None:
         (["migrate"], {}, "The embedded database does not run: start `kalshi-platform up`"),
         (["migrate"], {"DATABASE_URL": "postgresql://u@127.0.0.1:1/d"}, "Check DATABASE_URL"),
         (["status"], {"API_PORT": "none"}, "API_PORT is not usable"),
+        (["status"], {"DATABASE_URL": "localhost:5432/kalshi"}, "must read postgresql://user"),
+        (["status"], {"DATABASE_URL": "sqlite:///x"}, "must read postgresql://user"),
+        (["status"], {"DATABASE_URL": "postgresql://h/d?nonsense=1"}, "must read postgresql://u"),
         (["record"], {}, "set KALSHI_API_KEY_ID and KALSHI_PRIVATE_KEY_PATH"),
         (["record"], {"KALSHI_API_KEY_ID": "x"}, "KALSHI_PRIVATE_KEY_PATH is not"),
         (["tape", "cat", "--segment", "1"], {}, "There is no segment 1"),

@@ -153,7 +153,7 @@ def _database(settings: Settings, up: int | None) -> Iterator[Check]:
                 yield Check("schema", False, str(error))
             else:
                 yield Check("schema", True, "current")
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
         yield Check("database", False, sentence_for(error) or str(error))
 
 

@@ -46,8 +46,8 @@ def running_up(home: Path) -> int | None:
     """Process id of the `up` that runs in this home folder, or None."""
     try:
         descriptor = os.open(home / "up.lock", os.O_RDWR)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None  # who may not open the home folder's lock runs no `up` in it
     try:
         if _locked(descriptor):
             return None
@@ -69,11 +69,12 @@ def taken(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
-def refuse_taken_ports(ports: Mapping[str, int]) -> None:
+def refuse_taken_ports(ports: Mapping[str, int], host: str = "127.0.0.1") -> None:
     """Raise Refusal naming the port and its setting, if one is taken or asked for twice.
 
     Args:
         ports: port by the environment variable that sets it.
+        host: the address that would be listened on.
     """
     first_asked: dict[int, str] = {}
     for variable, port in ports.items():
@@ -84,7 +85,7 @@ def refuse_taken_ports(ports: Mapping[str, int]) -> None:
                 exit_code=2,
             )
         first_asked[port] = variable
-        if taken(port):
+        if taken(port, host):
             raise Refusal(
                 f"Port {port} is taken by another program: stop that program, "
                 f"or set {variable} to a free port, as in {variable}={_free_port()}.",

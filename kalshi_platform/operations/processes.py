@@ -47,7 +47,9 @@ def marked_processes(home: Path) -> list[Marked]:
     return found
 
 
-def end_processes(home: Path, *, code_seconds: float = 10, other_seconds: float = 5) -> list[Marked]:
+def end_processes(
+    home: Path, *, code_seconds: float = 10, other_seconds: float = 5
+) -> list[Marked]:
     """End everything marked for `home`: Dagster's runs first, so that recording flushes.
 
     Args:

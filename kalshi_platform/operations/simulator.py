@@ -2,6 +2,8 @@
 
 from kalshi_platform.operations.errors import Refusal
 from kalshi_platform.settings import Settings
+from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.recorded_exchange import claim_database, claim_home, exchange_name
 
 HOST = "127.0.0.1"
 
@@ -50,3 +52,19 @@ def with_exchange(settings: Settings) -> Settings:
             "of that key."
         )
     return settings
+
+
+def exchange_of(settings: Settings) -> str:
+    """The name under which a home and a database remember whose data they hold."""
+    return exchange_name(settings.rest_url, simulated=settings.simulated)
+
+
+def claim(settings: Settings) -> None:
+    """Hold the home folder and the database to one exchange.
+
+    Raises:
+        OtherExchange: they hold data of another one.
+    """
+    claim_home(settings.home.absolute(), exchange_of(settings))
+    with connect(settings.url) as connection:
+        claim_database(connection, exchange_of(settings))

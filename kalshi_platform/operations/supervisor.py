@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,27 @@ class _Running:
     ends: int = field(default=0)
 
 
+class _Starting:
+    """A start of the database beside the supervisor's own work: recovery may take minutes."""
+
+    def __init__(self, database: EmbeddedDatabase) -> None:
+        self._database = database
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="database", daemon=True)
+        self._thread.start()
+
+    def ended(self, seconds: float) -> bool:
+        """Whether the start has ended, well or with `error`; waits that long for it."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._database.start()
+        except Exception as error:  # noqa: BLE001 -- carried to the supervisor's thread
+            self.error = error
+
+
 class Supervisor:
     """Owns the services of one home folder; single-threaded, driven by `wait`.
 
@@ -65,6 +87,7 @@ class Supervisor:
         self._say = say
         self._services: dict[str, _Running] = {}
         self._database: EmbeddedDatabase | None = None
+        self._starting: _Starting | None = None
         self._database_pause = FIRST_PAUSE_SECONDS
         self._database_start_at = 0.0
         self._logs_checked_at = time.monotonic()
@@ -86,9 +109,20 @@ class Supervisor:
         self._stopped = True
 
     def keep_database(self, database: EmbeddedDatabase) -> None:
-        """Start the embedded database and start it again whenever it is gone."""
-        database.start()
-        self._database = database
+        """Start the embedded database and start it again whenever it is gone.
+
+        Raises:
+            RuntimeError: it did not come up.
+            Stopped: a signal asked for the end.
+        """
+        self._database = database  # from now on `stop` stops it, however far its start came
+        self._starting = starting = _Starting(database)
+        while not starting.ended(_POLL_SECONDS):
+            if self._stopped:
+                raise Stopped
+        self._starting = None
+        if starting.error is not None:
+            raise starting.error
 
     def start(self, service: Service) -> None:
         """Start a service and keep it running."""
@@ -120,14 +154,18 @@ class Supervisor:
             time.sleep(min(_POLL_SECONDS, left))
 
     def stop(self) -> None:
-        """End everything, the database last; returns when no process is left."""
+        """End everything, the database last; returns when no process is left.
+
+        Raises:
+            RuntimeError: the database did not stop; the guardian, not told, tries once more.
+        """
         for name in end_processes(self.home):
             self._say(f"{name.service} (process {name.pid}) did not end in time and was killed")
         for running in self._services.values():
             if running.process is not None:
                 running.process.wait()
         if self._database is not None:
-            self._database.stop()
+            self._stop_database(self._database)
         assert self._guardian.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the guardian was killed: nothing to tell
             self._guardian.stdin.write(b"done")
@@ -144,6 +182,8 @@ class Supervisor:
             self._logs_checked_at = now
             for name in self._services:
                 shorten_log(self.log_path(name))
+            if self._database is not None:
+                shorten_log(self._database.log_path)
 
     def _watch_service(self, running: _Running, now: float) -> None:
         if running.process is None:
@@ -166,17 +206,29 @@ class Supervisor:
         running.pause_seconds = min(running.pause_seconds * 2, LONGEST_PAUSE_SECONDS)
 
     def _watch_database(self, database: EmbeddedDatabase) -> None:
-        if database.pid() is not None:
+        if self._starting is None:
+            if database.pid() is None:
+                self._say("The embedded database is gone; starting it again.")
+                self._starting = _Starting(database)
             return
-        self._say("The embedded database is gone; starting it again.")
-        try:
-            database.start()
-        except RuntimeError as error:
-            self._database_start_at = time.monotonic() + self._database_pause
-            self._database_pause = min(self._database_pause * 2, LONGEST_PAUSE_SECONDS)
-            self._say(str(error))
-        else:
+        if not self._starting.ended(0):
+            return
+        error, self._starting = self._starting.error, None
+        if error is None:
             self._database_pause = FIRST_PAUSE_SECONDS
+            return
+        if not isinstance(error, RuntimeError):
+            raise error
+        self._database_start_at = time.monotonic() + self._database_pause
+        self._database_pause = min(self._database_pause * 2, LONGEST_PAUSE_SECONDS)
+        self._say(str(error))
+
+    def _stop_database(self, database: EmbeddedDatabase) -> None:
+        database.stop()
+        # One that is only just starting may have had no process yet.
+        while self._starting is not None and not self._starting.ended(_POLL_SECONDS):
+            database.stop()
+        database.stop()
 
     def _spawn(self, running: _Running) -> None:
         service = running.service

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,9 +17,10 @@ from kalshi_platform.operations.demo_key import demo_key
 from kalshi_platform.operations.environment import as_environment, variable_of
 from kalshi_platform.operations.errors import Refusal
 from kalshi_platform.operations.ground import only_up, refuse_full_disk, refuse_taken_ports
-from kalshi_platform.operations.processes import CODE_SERVICE, end_processes
+from kalshi_platform.operations.processes import CODE_SERVICE, end_processes, marks
 from kalshi_platform.operations.simulator import (
     HOST,
+    exchange_of,
     simulator_rest_url,
     simulator_settings,
 )
@@ -27,6 +29,7 @@ from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect, psycopg2_url, sibling_database
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.reads.activity import busiest_market
+from kalshi_platform.storage.recorded_exchange import claim_database, claim_home
 
 _PROJECT = Path(__file__).parents[2]
 _SIMULATOR_SECONDS = 60
@@ -51,6 +54,7 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
         refuse_taken_ports(_ports(settings))
         if not settings.simulated:
             _refuse_bad_exchange(settings)
+        claim_home(home, exchange_of(settings))
         supervisor = Supervisor(home, say, lock)
         supervisor.catch_signals()
         try:
@@ -60,19 +64,23 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
         except Stopped:
             say("Stopping …")
         finally:
-            supervisor.stop()
+            try:
+                supervisor.stop()
+            except RuntimeError as error:
+                raise Refusal(str(error)) from error
         say("Stopped; nothing is left running.")
 
 
 def _bring_up(settings: Settings, supervisor: Supervisor, say: Callable[[str], None]) -> None:
     steps = _Steps(say)
-    settings = _with_databases(settings, supervisor)
+    _with_databases(settings, supervisor)
     steps.done("database ready, schema current")
+    prepare_dagster_home(settings.dagster_home)
+    _open_books(settings, say)
     if settings.simulated:
         settings = _with_simulator(settings, supervisor)
         steps.done("simulated exchange trades")
     environment = service_environment(settings)
-    prepare_dagster_home(settings.dagster_home)
     for service in _services(settings, environment):
         supervisor.start(service)
     key = demo_key(settings)
@@ -114,13 +122,39 @@ def prepare_dagster_home(folder: Path) -> None:
     shutil.copyfile(source, folder / "dagster.yaml")
 
 
+def _open_books(settings: Settings, say: Callable[[str], None]) -> None:
+    """Make Dagster's tables before three services do so at once; close what died unnoticed."""
+    command = [sys.executable, "-m", "kalshi_platform.orchestration.opening"]
+    if settings.embedded_database is not None and settings.dagster_database_url is None:
+        # Nobody else can reach these books, and the processes of this home have been ended.
+        command.append("--close-all")
+    done = subprocess.run(
+        command,
+        env={
+            **os.environ,
+            **service_environment(settings),
+            **marks(settings.home.absolute(), CODE_SERVICE),
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise Refusal(f"Dagster's storage cannot be opened: {lines[-1]} See DAGSTER_PG_URL.")
+    for line in done.stdout.splitlines():
+        say(line)
+
+
 def summary(settings: Settings, key: str, ticker: str | None) -> list[str]:
     """What the operator reads when everything runs."""
     lines = [""]
     if settings.simulated:
         lines += [
             "SIMULATED DATA: no KALSHI_API_KEY_ID is set, so a made-up exchange is recorded.",
-            "To record the real one, set KALSHI_API_KEY_ID and KALSHI_PRIVATE_KEY_PATH.",
+            "To record the real one, set KALSHI_API_KEY_ID and KALSHI_PRIVATE_KEY_PATH, and",
+            "KALSHI_HOME to another folder: the two never share one.",
             "",
         ]
     lines += [
@@ -181,7 +215,7 @@ def _refuse_bad_exchange(settings: Settings) -> None:
             raise Refusal(f"{check.found} {check.remedy}")
 
 
-def _with_databases(settings: Settings, supervisor: Supervisor) -> Settings:
+def _with_databases(settings: Settings, supervisor: Supervisor) -> None:
     """Start the embedded database unless another is configured; make and migrate what is needed."""
     embedded = settings.embedded_database
     if embedded is not None:
@@ -194,7 +228,8 @@ def _with_databases(settings: Settings, supervisor: Supervisor) -> Settings:
             _ensure_database(url)
     supervisor.wait(0)
     migrate(settings.url)
-    return settings
+    with connect(settings.url) as connection:
+        claim_database(connection, exchange_of(settings))
 
 
 def _ensure_database(url: str) -> None:
@@ -211,8 +246,15 @@ def _create_database(url: str) -> None:
     from sqlalchemy import make_url
 
     name = make_url(url.replace("postgres://", "postgresql://", 1)).database or "postgres"
-    with connect(sibling_database(url, "postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        with connect(sibling_database(url, "postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Refusal(
+            f"There is no database {name}, and the user of DATABASE_URL may not make one: create "
+            f"it (CREATE DATABASE {name}), or GRANT that user CREATEDB; DAGSTER_PG_URL may name "
+            "another one for Dagster."
+        ) from error
 
 
 def _with_simulator(settings: Settings, supervisor: Supervisor) -> Settings:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from kalshi_platform.operations.ground import only_up
 from kalshi_platform.operations.processes import CODE_SERVICE, end_processes, marked_processes
-from kalshi_platform.operations.supervisor import Service, Supervisor, shorten_log
+from kalshi_platform.operations.supervisor import Service, Stopped, Supervisor, shorten_log
+from kalshi_platform.storage.embedded import EmbeddedDatabase
 from kalshi_platform_tests.operations import supervised
 from kalshi_platform_tests.waiting import until
 
@@ -114,3 +116,79 @@ def _ignores_sigterm(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     mask = int(status.split("SigIgn:")[1].split()[0], 16)
     return bool(mask & (1 << (signal.SIGTERM - 1)))
+
+
+class SlowDatabase(EmbeddedDatabase):
+    """One whose start takes until it is stopped or told to end, and which notes what is asked."""
+
+    def __init__(self, folder: Path, error: Exception | None = None) -> None:
+        super().__init__(folder)
+        self.go = threading.Event()
+        self.error = error
+        self.starts = self.stops = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        assert self.go.wait(20)
+        if self.error is not None:
+            raise self.error
+
+    def pid(self) -> int | None:
+        return None
+
+    def stop(self, timeout_seconds: float = 20) -> None:
+        self.stops += 1
+        self.go.set()
+
+
+def test_services_are_watched_and_signals_heard_while_the_database_recovers(home: Path) -> None:
+    said: list[str] = []
+    database = SlowDatabase(home)
+    with only_up(home) as lock:
+        supervisor = Supervisor(home, said.append, lock)
+        database.go.set()
+        supervisor.keep_database(database)
+        database.go.clear()
+        supervisor.start(Service("broken", (sys.executable, "-S", "-c", "raise SystemExit(3)"), {}))
+        supervisor.wait(0.1)
+        assert database.starts == 2
+        while supervisor.ends("broken") < 2:
+            supervisor.wait(0.05)
+        supervisor._note_signal()
+        with pytest.raises(Stopped):
+            supervisor.wait(60)
+        supervisor.stop()
+    assert said[0] == "The embedded database is gone; starting it again."
+    assert database.starts == 2, "not started again while it starts"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no luck"), None])
+def test_a_database_that_does_not_come_up_is_stopped(
+    home: Path, error: RuntimeError | None
+) -> None:
+    database = SlowDatabase(home, error)
+    with only_up(home) as lock:
+        supervisor = Supervisor(home, lambda line: None, lock)
+        if error is None:
+            supervisor._note_signal()
+        else:
+            database.go.set()
+        with pytest.raises(Stopped if error is None else RuntimeError):
+            supervisor.keep_database(database)
+        assert database.stops == 0
+        supervisor.stop()
+    assert database.stops >= 1
+
+
+def test_the_databases_log_is_kept_short(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kalshi_platform.operations.supervisor._LOG_CHECK_SECONDS", 0)
+    database = SlowDatabase(home / "postgres")
+    database.go.set()
+    database.log_path.parent.mkdir()
+    database.log_path.write_bytes(b"x" * 50_000_001)
+    with only_up(home) as lock:
+        supervisor = Supervisor(home, lambda line: None, lock)
+        supervisor.keep_database(database)
+        supervisor.wait(0.1)
+        supervisor.stop()
+    assert database.log_path.stat().st_size == 0
