@@ -13,14 +13,19 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil, floor
 
-import msgspec
 import psycopg
 import structlog
 
 from kalshi_platform.exchange.calls import Interrupted
 from kalshi_platform.exchange.errors import ExchangeError, is_transient
 from kalshi_platform.exchange.rest import RestClient
-from kalshi_platform.ingest.window import CHECKPOINTS, Progress, count_calls, sweep_window
+from kalshi_platform.ingest.window import (
+    CHECKPOINTS,
+    Progress,
+    count_calls,
+    saved_progress,
+    sweep_window,
+)
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.reads.sweeps import (
     DueGap,
@@ -39,11 +44,14 @@ _NEAR = timedelta(seconds=5)
 _LONG = timedelta(minutes=10)
 # Where the stream is quiet after a gap, REST has had its time after this.
 _QUIET_SECONDS = 60
-# What REST has not confirmed after this it never will.
+# What REST has passed over for so long it will never confirm.
 _GIVE_UP_SECONDS = 600
 _UNREADABLE_PAUSE_SECONDS = 600
+_FAILED_PAUSE_SECONDS = 30
 # First half of the advisory locks, one a gap.
 _GAP_LOCKS = 4_247
+
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError)
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +59,9 @@ log = structlog.get_logger(__name__)
 def heal_open_gaps(url: str, rest: RestClient, stop: threading.Event) -> int:
     """Try to heal every gap in trades that is due; safe to run in several processes at once.
 
-    Neither an exchange that refuses nor a database that is away is raised: the gaps stay open and
-    are asked for again, and the recording that goes on beside is worth more than they are.
+    Neither an exchange that refuses nor a database that is away is raised, nor anything else that
+    goes wrong with a gap: it stays open and is asked for again, the other gaps have their turn, and
+    the recording that goes on beside is worth more than they are.
 
     Returns:
         How many were closed.
@@ -66,12 +75,12 @@ def heal_open_gaps(url: str, rest: RestClient, stop: threading.Event) -> int:
                 if stop.is_set():
                     break
                 with _locked(connection, group) as gaps:
-                    closed += _heal(connection, rest, gaps, stop) if gaps else 0
+                    closed += _try(connection, rest, gaps, stop) if gaps else 0
                 count_calls(connection, rest)
                 connection.commit()
     except Interrupted:
         pass  # asked to stop; the position is saved
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except _AWAY as error:
         log.warning("healing_waits_for_database", reason=str(error).strip())
     return closed
 
@@ -127,6 +136,25 @@ def _lock_number(gap_id: int) -> int:
     return gap_id & 0x7FFF_FFFF
 
 
+def _try(
+    connection: psycopg.Connection, rest: RestClient, gaps: Sequence[DueGap], stop: threading.Event
+) -> int:
+    """Heal; a failure that nobody foresaw is counted and puts these gaps off."""
+    try:
+        return _heal(connection, rest, gaps, stop)
+    except (Interrupted, *_AWAY):
+        raise
+    except Exception as error:  # told with its traceback, counted, tried again
+        connection.rollback()
+        ids = [gap.gap_id for gap in gaps]
+        reason = f"healing failed: {type(error).__name__}: {error}"
+        postpone_gaps(connection, ids, reason, _FAILED_PAUSE_SECONDS)
+        add_to_counters(connection, {("healing_failures_total", ""): 1})
+        connection.commit()
+        log.error("healing_failed", gaps=ids, exc_info=error)
+        return 0
+
+
 def _heal(
     connection: psycopg.Connection, rest: RestClient, gaps: Sequence[DueGap], stop: threading.Event
 ) -> int:
@@ -163,8 +191,12 @@ def _progress(connection: psycopg.Connection, gaps: Sequence[DueGap], scope: str
     begun = Progress.over(floor((gaps[0].starts_at - margin).timestamp()), ceil(end.timestamp()))
     if saved is None:
         return begun
-    known = msgspec.convert(saved[0], Progress)
-    if known.start != begun.start or known.end < ceil((_end(gaps) + margin).timestamp()):
+    known = saved_progress(saved[0])
+    if (
+        known is None
+        or known.start != begun.start
+        or known.end < ceil((_end(gaps) + margin).timestamp())
+    ):
         return begun
     if min(gap.age_seconds for gap in gaps) < _GIVE_UP_SECONDS:
         # REST may have lagged when the newest pages were read: the current hour is read again.
@@ -201,12 +233,13 @@ def _judge(
 
 def doubt_of(evidence: Evidence, age_seconds: float) -> str | None:
     """Why REST may not have told all of an interval that ended `age_seconds` ago, or None."""
+    if evidence.later and not evidence.later_confirmed:
+        # However old: REST is visibly behind, or stands still.
+        return "REST has not reported any trade after the gap yet"
     if age_seconds >= _GIVE_UP_SECONDS:
         return None
     if evidence.unconfirmed:
         return f"REST has not reported {evidence.unconfirmed} trades of the stream yet"
-    if evidence.later and not evidence.later_confirmed:
-        return "REST has not reported any trade after the gap yet"
     if not evidence.later and age_seconds < _QUIET_SECONDS:
         return "no trade after the gap yet that would show how far REST is"
     return None

@@ -1,7 +1,8 @@
 """The recording service: recorder, loader and healer in one process, each in a thread of its own.
 
-The recorder's thread runs the event loop; a failure of any part ends all, loudly. Each part can
-also run alone: a recorder without a loader (`load=False`), a loader without a recorder (`load`).
+The recorder's thread runs the event loop; a failure of recorder or loader ends all, loudly, one of
+healing is tried again. Each part can also run alone: a recorder without a loader (`load=False`), a
+loader without a recorder (`load`).
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import structlog
 
 from kalshi_platform.exchange.rest import RestClient
@@ -19,10 +21,13 @@ from kalshi_platform.ingest.heal import heal_open_gaps
 from kalshi_platform.ingest.loader import Loader
 from kalshi_platform.ingest.recorder import Recorder
 from kalshi_platform.storage.budget import PostgresBudget
+from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.writes.feed import add_to_counters
 
 log = structlog.get_logger()
 
 _HEAL_SECONDS = 1.0
+_HEAL_AGAIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,23 @@ def take_short_turns() -> None:
 def _heal(options: RecordingOptions, signer: Signer, stop: threading.Event) -> None:
     budget = PostgresBudget(options.database_url, options.rest_tokens_per_second)
     with RestClient(options.rest_url, signer, budget, stop=stop) as rest:
-        while not stop.wait(_HEAL_SECONDS):
-            heal_open_gaps(options.database_url, rest, stop)
+        pause = _HEAL_SECONDS
+        while not stop.wait(pause):
+            pause = _HEAL_SECONDS
+            try:
+                heal_open_gaps(options.database_url, rest, stop)
+            except Exception as error:  # no failure of healing may stop recording
+                pause = _HEAL_AGAIN_SECONDS
+                log.error("healing_failed", retry_seconds=pause, exc_info=error)
+                _count_failure(options.database_url)
+
+
+def _count_failure(database_url: str) -> None:
+    try:
+        with connect(database_url) as connection:
+            add_to_counters(connection, {("healing_failures_total", ""): 1})
+    except psycopg.Error as error:
+        log.warning("failure_not_counted", reason=str(error).strip())
 
 
 class _Part(threading.Thread):

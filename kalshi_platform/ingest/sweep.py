@@ -10,14 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-import msgspec
 import psycopg
 import structlog
 
 from kalshi_platform.exchange.calls import Interrupted
 from kalshi_platform.exchange.errors import ExchangeError
 from kalshi_platform.exchange.rest import RestClient
-from kalshi_platform.ingest.window import CHECKPOINTS, Progress, count_calls, sweep_window
+from kalshi_platform.ingest.window import (
+    CHECKPOINTS,
+    Progress,
+    count_calls,
+    saved_progress,
+    sweep_window,
+)
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.reads.sweeps import (
     DayCounts,
@@ -158,7 +163,9 @@ def _progress(
     connection.commit()
     if saved is None or force or saved[1] >= _RESUMABLE_SECONDS:
         return begun
-    known = msgspec.convert(saved[0], Progress)
+    known = saved_progress(saved[0])
+    if known is None:
+        return begun
     if known.end != begun.end:
         # Today has gone on; a cursor belongs to the window it was given for.
         known.end, known.cursor, known.tiers_done = begun.end, None, []
@@ -199,9 +206,9 @@ def _conclude(
     if not complete:
         until = max(start, datetime.fromtimestamp(progress.chunk_start, UTC))
     counts = day_counts(connection, day, until, now - _YOUNG)
-    if counts.first_young_unconfirmed_at is not None:
+    if counts.first_awaited_at is not None:
         # The stream is ahead of REST from here on: what REST told of later is not known to be all.
-        until = max(start, counts.first_young_unconfirmed_at)
+        until = max(start, counts.first_awaited_at)
         counts = day_counts(connection, day, until, now - _YOUNG)
     closed = 0
     if complete and not progress.rejected:
@@ -248,6 +255,6 @@ def status_of(counts: DayCounts, progress: Progress, open_gaps: int, *, complete
     """
     if not complete:
         return "unknown"
-    if open_gaps or progress.rejected or progress.contradicted:
+    if open_gaps or counts.unconfirmed or progress.rejected or progress.contradicted:
         return "degraded"
     return "healed" if counts.rest_alone else "proven"

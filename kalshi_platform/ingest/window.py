@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+import structlog
 from psycopg import errors as postgres_errors
 
 from kalshi_platform.exchange.answers import Cutoff, TradesPage
@@ -28,6 +29,8 @@ from kalshi_platform.storage.reads.sweeps import HeldTrade, held_trades, known_r
 from kalshi_platform.storage.writes.feed import RejectedRow, add_rejected, add_to_counters
 from kalshi_platform.storage.writes.sweeps import save_checkpoint
 from kalshi_platform.storage.writes.trades import Landed
+
+log = structlog.get_logger(__name__)
 
 CHECKPOINTS = "rest"
 CHUNK_SECONDS = 3600
@@ -68,6 +71,15 @@ class Progress(msgspec.Struct):
     @property
     def healed_by(self) -> str:
         return "historical" if self.historical else "rest"
+
+
+def saved_progress(position: object) -> Progress | None:
+    """A position as saved; None where another release saved it and it cannot be continued."""
+    try:
+        return msgspec.convert(position, Progress)
+    except msgspec.ValidationError as error:
+        log.warning("position_not_continued", reason=str(error))
+        return None
 
 
 def sweep_window(

@@ -87,3 +87,56 @@ def test_a_message_that_could_not_be_read_is_a_gap_of_its_channel():
     gap = state.unread(1, START_MS + 20, "count_fp is zero")
     assert gap is not None
     assert (gap.channel, gap.cause) == ("trade", "rejected_message")
+
+
+def test_messages_of_a_subscription_that_is_not_known_hide_no_outage():
+    state = subscribed_state()
+    state.sequenced(1, 1, START_MS + 500)
+    state.reached("trade", START_MS + 500, 1)
+    state.enter(2)
+    # The reply that named sid 1 was lost; its trades come all the same.
+    for number in range(1, 4):
+        assert state.sequenced(1, number, START_MS + 9_000 + number) == (True, None)
+        state.reached("trade", START_MS + 9_000 + number, 1)
+    gap = state.subscribed("trade", 2, START_MS + 20_000)
+    assert gap is not None
+    assert (ms(gap.starts_at), ms(gap.ends_at)) == (START_MS + 500, START_MS + 20_000)
+
+
+def test_a_message_under_another_channels_sid_moves_nothing():
+    state = subscribed_state()
+    state.subscribed("ticker", 2, START_MS)
+    state.reached("trade", START_MS + 500, 2)
+    assert state.channels["trade"].complete_until_ms == START_MS
+
+
+def saved(state):
+    return msgspec.convert(msgspec.to_builtins(state, str_keys=True), FeedState, strict=False)
+
+
+def test_one_absurd_number_does_not_end_the_counting():
+    state = subscribed_state()
+    assert state.sequenced(1, 1, START_MS + 1) == (True, None)
+    is_new, gap = state.sequenced(1, 4_000_000_000, START_MS + 2)
+    assert is_new
+    assert (gap.first_seq, gap.last_seq) == (2, 3_999_999_999)
+    state = saved(state)
+    assert state.sequenced(1, 4_000_000_000, START_MS + 3) == (False, None)
+    # It stood in the place of number 2; number 4 is lost.
+    assert state.sequenced(1, 3, START_MS + 4)[1].first_seq == 2
+    assert state.in_order(1, 4) is True
+    assert state.sequenced(1, 6, START_MS + 5)[1].first_seq == 5
+    # A second absurd number long after does not confirm the first.
+    state.sequenced(1, 4_000_000_001, START_MS + 6)
+    assert state.in_order(1, 7) is True
+
+
+def test_a_leap_that_the_next_number_confirms_is_believed():
+    state = subscribed_state()
+    first = state.sequenced(1, 2_000_000, START_MS + 1)[1]
+    assert (first.first_seq, first.last_seq) == (1, 1_999_999)
+    state = saved(state)
+    second = state.sequenced(1, 2_000_002, START_MS + 2)[1]
+    assert (second.first_seq, second.last_seq) == (2_000_001, 2_000_001)
+    assert state.in_order(1, 2_000_003) is True
+    assert state.sequenced(1, 7, START_MS + 3) == (False, None)

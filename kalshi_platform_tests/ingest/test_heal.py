@@ -343,7 +343,10 @@ def test_a_healer_killed_in_a_long_gap_continues_where_it_was(database, simulato
         (Evidence(0, 0, 0, later=False, later_confirmed=False), 59, False),
         (Evidence(0, 0, 0, later=False, later_confirmed=False), 60, True),
         (Evidence(5, 5, 3, later=True, later_confirmed=False), 599, False),
-        (Evidence(5, 5, 3, later=True, later_confirmed=False), 600, True),
+        (Evidence(5, 5, 3, later=True, later_confirmed=False), 600, False),
+        (Evidence(5, 5, 0, later=True, later_confirmed=False), 86_400, False),
+        (Evidence(5, 5, 3, later=True, later_confirmed=True), 599, False),
+        (Evidence(5, 5, 3, later=True, later_confirmed=True), 600, True),
     ],
 )
 def test_rest_is_believed_once_it_shows_what_the_stream_has(evidence, age, believed):

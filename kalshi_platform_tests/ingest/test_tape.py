@@ -76,6 +76,28 @@ def test_a_damaged_block_is_named_and_the_next_segment_still_read(tmp_path):
     assert [block.data for block in reader.blocks(100)] == [b"second\n"]
 
 
+def test_what_lies_before_a_damaged_block_is_handed_out_first(tmp_path):
+    writer = TapeWriter(tmp_path, 300)
+    writer.write(b"good\n")
+    whole = sum(path.stat().st_size for path in tmp_path.iterdir())
+    writer.write(b"damaged\n")
+    writer.close()
+    [segment] = segments(tmp_path)
+    path = segment_path(tmp_path, segment)
+    path.write_bytes(path.read_bytes()[:whole] + b"\0" * 40)
+    TapeWriter(tmp_path, 300).write(b"after\n")
+    reader = TapeReader(tmp_path)
+    assert [block.data for block in reader.blocks(1 << 20)] == [b"good\n"]
+    with pytest.raises(TapeDamaged, match=f"{segment} at byte {whole}"):
+        reader.blocks(1 << 20)
+    assert [block.data for block in reader.blocks(1 << 20)] == [b"after\n"]
+
+
+def test_a_line_ends_with_a_newline_alone(tmp_path):
+    TapeWriter(tmp_path, 300).write(b"a\rb\x0bc\n\nd\n")
+    assert list(read_tape(tmp_path)) == [b"a\rb\x0bc", b"", b"d"]
+
+
 def test_a_position_whose_segment_was_removed_continues_with_the_next(tmp_path):
     writer = TapeWriter(tmp_path, 0)
     writer.write(b"first\n")

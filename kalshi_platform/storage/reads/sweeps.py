@@ -57,7 +57,8 @@ class DayCounts(NamedTuple):
     rest_alone: int
     """Of those, the ones that the feed had not brought."""
     unconfirmed: int
-    first_young_unconfirmed_at: datetime | None
+    first_awaited_at: datetime | None
+    """The first trade that REST may still report: it is young, or REST has reported none later."""
 
 
 class MarketDifference(NamedTuple):
@@ -151,7 +152,7 @@ def gap_evidence(
 def day_counts(
     connection: psycopg.Connection, day: date, until: datetime, young_since: datetime
 ) -> DayCounts:
-    """Trades of `day` before `until`; unconfirmed ones since `young_since` may still come."""
+    """Trades of `day` before `until`; those unconfirmed since `young_since` may still come."""
     with connection.cursor(row_factory=class_row(DayCounts)) as cursor:
         row = cursor.execute(
             """
@@ -159,8 +160,14 @@ def day_counts(
                    count(*) FILTER (WHERE exact_time) AS swept,
                    count(*) FILTER (WHERE exact_time AND feed_order IS NULL) AS rest_alone,
                    count(*) FILTER (WHERE NOT exact_time AND traded_at < %(young)s) AS unconfirmed,
-                   min(traded_at) FILTER (WHERE NOT exact_time AND traded_at >= %(young)s)
-                       AS first_young_unconfirmed_at
+                   min(traded_at) FILTER (
+                       WHERE NOT exact_time AND (traded_at >= %(young)s OR CASE
+                           WHEN traded_at > (SELECT coalesce(max(traded_at), '-infinity')
+                                             FROM trades WHERE traded_on = %(day)s AND exact_time)
+                           THEN NOT EXISTS (SELECT FROM trades
+                                            WHERE traded_on = %(day)s + 1 AND exact_time)
+                       END)
+                   ) AS first_awaited_at
             FROM trades WHERE traded_on = %(day)s AND traded_at < %(until)s
             """,
             {"day": day, "until": until, "young": young_since},
