@@ -55,6 +55,31 @@ def ensure_partitions(
     return sorted(missing)
 
 
+def adopt(connection: psycopg.Connection, table: Table, name: str, day: date) -> bool:
+    """Make the stand-alone table `name` the partition of `table` for `day`, unless there is one.
+
+    Returns:
+        Whether it was adopted; else it is left as it is. The caller commits.
+    """
+    partition, start, end = partition_bounds(table, day)
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+    if _existing(connection, [partition]):
+        return False
+    connection.execute(
+        sql.SQL("ALTER TABLE {} RENAME TO {}").format(
+            sql.Identifier(name), sql.Identifier(partition)
+        )
+    )
+    attach(connection, table, partition, start, end)
+    return True
+
+
+def has_partition(connection: psycopg.Connection, table: Table, day: date) -> bool:
+    """Whether `table` has a partition for `day`."""
+    name, _, _ = partition_bounds(table, day)
+    return bool(_existing(connection, [name]))
+
+
 def attach(connection: psycopg.Connection, table: Table, name: str, start: date, end: date) -> None:
     """Attach the stand-alone table `name` as the partition of `table` for [start, end)."""
     column = table.info["partition_column"]

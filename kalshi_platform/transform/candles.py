@@ -3,7 +3,7 @@
 The queries take any source with the columns of `trades` (or of a candle table), so that a day's
 rebuild, the minutes that changed and one market's newest minutes are folded by the same words.
 Every trade counts, block trades too. Nothing here is particular to one engine but the spelling of
-"the first of an ordered list" and of rounding an instant down.
+"the first of an ordered list", of rounding an instant down, and of hashing a text.
 """
 
 from enum import Enum
@@ -104,7 +104,7 @@ def candles_from_trades(trades: FromClause) -> Select[Any]:
         _sum(count, BigInteger).label("volume_centis"),
         _sum(cast(price, BigInteger) * count, BigInteger).label("notional_micro_centis"),
         cast(func.count(), Integer).label("trade_count"),
-    ).group_by(trades.c.market_ticker, starts_at)
+    ).group_by(_sort_key(trades.c.market_ticker, starts_at), trades.c.market_ticker, starts_at)
 
 
 def roll_up(finer: FromClause, interval: Interval) -> Select[Any]:
@@ -128,7 +128,18 @@ def roll_up(finer: FromClause, interval: Interval) -> Select[Any]:
         _sum(finer.c.volume_centis, BigInteger).label("volume_centis"),
         _sum(finer.c.notional_micro_centis, BigInteger).label("notional_micro_centis"),
         _sum(finer.c.trade_count, Integer).label("trade_count"),
-    ).group_by(finer.c.market_ticker, starts_at)
+    ).group_by(_sort_key(finer.c.market_ticker, starts_at), finer.c.market_ticker, starts_at)
+
+
+def _sort_key(ticker: ColumnElement[str], starts_at: ColumnElement[Any]) -> ColumnElement[int]:
+    """One integer for a market's interval: a hash of the ticker, then the second it starts.
+
+    It adds nothing to what is grouped, but is compared first: tickers begin alike, and to compare
+    them is most of the work of sorting a day. A market's candles stay side by side.
+    """
+    second = cast(func.date_part(literal_column("'epoch'"), starts_at), BigInteger)
+    shift = literal_column(str(2**32), BigInteger)
+    return cast(func.hashtext(ticker), BigInteger) * shift + second
 
 
 def _listed(values: ColumnElement[Any], *order: Any) -> ColumnElement[Any]:

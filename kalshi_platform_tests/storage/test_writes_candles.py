@@ -11,6 +11,11 @@ import pytest
 
 from kalshi_platform.storage.embedded import EmbeddedDatabase
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.partitions import (
+    ensure_partitions,
+    has_partition,
+    partition_bounds,
+)
 from kalshi_platform.storage.writes import candles as writes
 from kalshi_platform.storage.writes.candles import rebuild_day, refresh_candles
 from kalshi_platform.transform.candles import Interval
@@ -144,6 +149,54 @@ def test_a_rebuild_answers_the_stale_minutes_of_its_day_and_of_no_other(connecti
     assert left == [(DAY + timedelta(days=1),)]
 
 
+def test_the_first_rebuild_of_a_day_makes_its_partition_like_any_other(connection):
+    trades = [
+        trade(f"{hour:02}:{hour:02}:05", 10_000 + hour, number=hour + 1) for hour in range(24)
+    ]
+    land(connection, *trades, trade(DAY + timedelta(days=1), number=99))
+    name, _, _ = partition_bounds(ONE_MINUTE.table, DAY.date())
+    assert not has_partition(connection, ONE_MINUTE.table, DAY.date())
+    assert rebuild_day(connection, DAY.date()).written == {"1m": 24, "1h": 24, "1d": 1}
+    assert has_partition(connection, ONE_MINUTE.table, DAY.date())
+    for interval in Interval:
+        assert candles(connection, interval) == expected_candles(trades, interval)
+    [tomorrow] = ensure_partitions(
+        connection, [DAY.date() + timedelta(days=1)], only=[ONE_MINUTE.table]
+    )
+    assert _shape(connection, name) == _shape(connection, tomorrow)
+    assert rebuild_day(connection, DAY.date()).changed == 0
+
+
+def test_a_day_without_trades_is_rebuilt_to_none(connection):
+    assert rebuild_day(connection, DAY.date()).changed == 0
+    assert candles(connection, ONE_MINUTE) == []
+
+
+def test_a_partition_made_while_its_candles_are_built_is_filled(connection, monkeypatch):
+    trades = [trade("10:00:05", number=1), trade("11:00:05", number=2)]
+    land(connection, *trades)
+    ensure_partitions(connection, [DAY.date()], only=[ONE_MINUTE.table])
+    monkeypatch.setattr(writes, "has_partition", lambda *_: False)
+    for written in ({"1m": 2, "1h": 2, "1d": 1}, {"1m": 0, "1h": 0, "1d": 0}):
+        assert rebuild_day(connection, DAY.date()).written == written
+        for interval in Interval:
+            assert candles(connection, interval) == expected_candles(trades, interval)
+
+
+def test_a_trade_that_commits_while_a_rebuild_runs_is_in_the_next_refresh(database):
+    with connect(database) as loader, connect(database) as rebuilder:
+        land(loader, trade("10:00:05", number=1))
+        loader.commit()
+        land(loader, trade("10:00:06", 600_000, number=2))  # seen by nobody yet
+        rebuild_day(rebuilder, DAY.date())
+        land(loader, trade("10:00:07", 700_000, number=3))
+        loader.commit()  # waits for nobody
+        rebuilder.commit()
+        assert candles(rebuilder, ONE_MINUTE)[0].trade_count == 1
+        assert refresh_candles(rebuilder).stale_minutes == 1
+        assert candles(rebuilder, ONE_MINUTE)[0].trade_count == 3
+
+
 def test_a_trade_that_commits_while_a_refresh_runs_is_in_the_next_one(database):
     with connect(database) as loader, connect(database) as refresher, connect(database) as other:
         land(loader, trade("10:00:05", number=1))
@@ -195,3 +248,23 @@ def test_a_transaction_that_could_lose_trades_is_refused(connection):
     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     with pytest.raises(RuntimeError, match="read committed"):
         refresh_candles(connection)
+
+
+def _shape(connection, name):
+    """Columns in order, and constraints and indexes, of a partition."""
+    columns = connection.execute(
+        "SELECT attname, atttypid::regtype::text, attcollation::regcollation::text, attnotnull"
+        " FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum",
+        [name],
+    ).fetchall()
+    keys = connection.execute(
+        "SELECT contype, pg_get_constraintdef(oid), conislocal, coninhcount FROM pg_constraint"
+        " WHERE conrelid = %s::regclass ORDER BY contype, 2",
+        [name],
+    ).fetchall()
+    indexes = connection.execute(
+        "SELECT indisprimary, indisvalid, inhparent::regclass::text FROM pg_index"
+        " LEFT JOIN pg_inherits ON inhrelid = indexrelid WHERE indrelid = %s::regclass",
+        [name],
+    ).fetchall()
+    return columns, keys, indexes

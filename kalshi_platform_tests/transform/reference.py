@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from kalshi_platform.storage import tables
 from kalshi_platform.storage.partitions import ensure_partitions
 from kalshi_platform.transform.candles import COLUMNS, Interval
 
@@ -49,7 +50,8 @@ def trade(
 
 def land(connection: psycopg.Connection[Any], *trades: StoredTrade) -> None:
     """Insert or update `trades` and list their minutes as stale, in the caller's transaction."""
-    ensure_partitions(connection, {each.traded_at.date() for each in trades})
+    days = {each.traded_at.date() for each in trades}
+    ensure_partitions(connection, days, only=[tables.trades])
     for each in trades:
         on = each.traded_at.date()
         before = connection.execute(

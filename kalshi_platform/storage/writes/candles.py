@@ -26,12 +26,13 @@ from sqlalchemy import (
     table,
     true,
     tuple_,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import insert
 
 from kalshi_platform.storage import tables
-from kalshi_platform.storage.partitions import ensure_partitions
-from kalshi_platform.storage.statements import run
+from kalshi_platform.storage.partitions import adopt, ensure_partitions, has_partition
+from kalshi_platform.storage.statements import compile_statement, run
 from kalshi_platform.transform.candles import (
     COLUMNS,
     MEASURES,
@@ -43,8 +44,16 @@ from kalshi_platform.transform.candles import (
 # One writer of candles at a time, over all processes; any number that nothing else locks.
 _CANDLES_LOCK = 4_246
 
-# A day's sorts and hashes stay in memory; few of them live at once.
-_WORK_MEMORY = "256MB"
+# A day's sorts and hashes stay in memory, few of them live at once; and a day is worth the workers
+# that are free.
+_PLANNING = {
+    "work_mem": "256MB",
+    "maintenance_work_mem": "256MB",
+    "parallel_tuple_cost": "0.01",
+}
+
+# A day is folded in so many slices of time: each is sorted in memory, and workers share them.
+_SLICES = 8
 
 # Up to so many stale minutes of a day are looked up one by one; beyond, the day is read whole.
 _FEW_MINUTES = 100_000
@@ -116,7 +125,6 @@ def rebuild_day(connection: psycopg.Connection[Any], day: date) -> CandleCounts:
     counting = select(func.count(tuple_(distinct.c.market_ticker, distinct.c.starts_at).distinct()))
     [minutes] = run(connection, counting).fetchone() or (0,)
 
-    ensure_partitions(connection, [day], only=[interval.table for interval in Interval])
     counts = _Counter()
     counts.days.append(day)
     for interval in Interval:
@@ -154,27 +162,68 @@ def _refresh_day(connection: psycopg.Connection[Any], day: date, counts: "_Count
         keys = select(_stale.c.market_ticker, starts_at).where(in_day).distinct()
         run(connection, insert(_touched).from_select(_KEY, keys))
         connection.execute("ANALYZE touched_candles")
-        fresh = _candles_of_day(interval, day, only_touched=True)
-        counts.add(interval, *_replace(connection, interval, fresh, day, only_touched=True))
+        _fold(connection, interval, day, only_touched=True)
+        counts.add(interval, *_replace(connection, interval, day, only_touched=True))
         _drop_scratch(connection, _touched)
 
 
 def _rebuild_interval(
     connection: psycopg.Connection[Any], interval: Interval, day: date
 ) -> tuple[int, int]:
-    window = _day_window(day)
-    fresh = _candles_of_day(interval, day, only_touched=False)
-    held = select(exists().where(_within(interval.table.c.starts_at, window)))
-    if run(connection, held).fetchone() == (True,):
-        return _replace(connection, interval, fresh, day, only_touched=False)
-    # A day's first build meets nothing to compare with, so it goes straight into the table.
-    written = run(connection, insert(interval.table).from_select(COLUMNS, fresh)).rowcount
-    return written, 0
+    stored = interval.table
+    daily = stored.info["partitions"] == "day"
+    if not daily or has_partition(connection, stored, day):
+        ensure_partitions(connection, [day], only=[stored])
+        _fold(connection, interval, day, only_touched=False)
+        return _replace(connection, interval, day, only_touched=False)
+    # A day's first candles become its partition: no row is compared, none goes through an index.
+    written = _fold(connection, interval, day, only_touched=False, lasting=True)
+    _constrain(connection, interval)
+    if adopt(connection, stored, _fresh.name, day):
+        return written, 0
+    # Somebody made the partition meanwhile.
+    return _replace(connection, interval, day, only_touched=False)
 
 
-def _candles_of_day(interval: Interval, day: date, *, only_touched: bool) -> Select[Any]:
-    """Query of the day's candles: all, or those named in `touched_candles`."""
-    window = _day_window(day)
+def _fold(
+    connection: psycopg.Connection[Any],
+    interval: Interval,
+    day: date,
+    *,
+    only_touched: bool,
+    lasting: bool = False,
+) -> int:
+    """Make `fresh_candles` of the day's trades or finer candles; returns its rows."""
+    if only_touched or interval.finer is not None:
+        parts = [_candles_of(interval, _day_window(day), day, only_touched=only_touched)]
+    else:
+        parts = [_candles_of(interval, each, day, only_touched=False) for each in _slices(day)]
+    candles = union_all(*parts).subquery()
+    # In the table's own order of columns, so that it can be attached without converting rows.
+    query = compile_statement(select(*(candles.c[each.name] for each in interval.table.columns)))
+    # Made by CREATE … AS, which is computed in parallel; INSERT … SELECT is not.
+    kind, end = ("", "") if lasting else ("TEMPORARY ", "ON COMMIT DROP ")
+    statement = f"CREATE {kind}TABLE {_fresh.name} {end}AS {query}"
+    if len(parts) > 1:
+        # With no workers within a slice, each takes a whole one, and aggregates it too.
+        connection.execute("SET LOCAL min_parallel_table_scan_size = '2TB'")
+    rows = connection.execute(statement.encode(), query.params, prepare=False).rowcount
+    connection.execute("SET LOCAL min_parallel_table_scan_size TO DEFAULT")
+    return rows
+
+
+def _constrain(connection: psycopg.Connection[Any], interval: Interval) -> None:
+    """Give `fresh_candles` the constraints of the interval's table."""
+    filled = ", ".join(f"ALTER {each.name} SET NOT NULL" for each in interval.table.columns)
+    key = f"ADD PRIMARY KEY ({', '.join(_KEY)})"
+    connection.execute(f"ALTER TABLE {_fresh.name} {filled}, {key}".encode())
+    connection.execute(f"ANALYZE {_fresh.name}".encode())
+
+
+def _candles_of(
+    interval: Interval, window: _Window, day: date, *, only_touched: bool
+) -> Select[Any]:
+    """Query of the candles in a window of the day: all, or those named in `touched_candles`."""
     finer = interval.finer
     source = tables.trades if finer is None else finer.table
     instant = source.c.traded_at if finer is None else source.c.starts_at
@@ -197,19 +246,18 @@ def _candles_of_day(interval: Interval, day: date, *, only_touched: bool) -> Sel
 
 
 def _replace(
-    connection: psycopg.Connection[Any],
-    interval: Interval,
-    fresh: Select[Any],
-    day: date,
-    *,
-    only_touched: bool,
+    connection: psycopg.Connection[Any], interval: Interval, day: date, *, only_touched: bool
 ) -> tuple[int, int]:
-    """Make the stored candles those of `fresh`; returns the rows written and removed."""
+    """Make the stored candles those of `fresh_candles`; returns the rows written and removed."""
     stored = interval.table
-    _make_scratch(connection, _fresh, like=stored.name)
-    run(connection, insert(_fresh).from_select(COLUMNS, fresh))
+    held = select(exists().where(_within(stored.c.starts_at, _day_window(day))))
+    if not only_touched and run(connection, held).fetchone() == (False,):
+        # Nothing to compare with; in the order of the key, which its index takes best.
+        candles = select(*_fresh.c).order_by(*(_fresh.c[name] for name in _KEY))
+        written = run(connection, insert(stored).from_select(COLUMNS, candles)).rowcount
+        _drop_scratch(connection, _fresh)
+        return written, 0
     connection.execute("ANALYZE fresh_candles")
-
     # A trade that REST dates more finely may leave a minute that holds nothing else.
     in_day = _within(stored.c.starts_at, _day_window(day))
     if only_touched:
@@ -241,22 +289,21 @@ def _take_turn(connection: psycopg.Connection[Any]) -> None:
     if row != ("read committed",):
         raise RuntimeError(f"Candles need a transaction that is read committed; this is {row}.")
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CANDLES_LOCK])
-    connection.execute("SELECT set_config('work_mem', %s, true)", [_WORK_MEMORY])
+    for name, value in _PLANNING.items():
+        connection.execute("SELECT set_config(%s, %s, true)", [name, value])
 
 
-def _make_scratch(
-    connection: psycopg.Connection[Any], scratch: TableClause, like: str = "stale_candles"
-) -> None:
+def _make_scratch(connection: psycopg.Connection[Any], scratch: TableClause) -> None:
     columns = ", ".join(scratch.c.keys())
     statement = (
-        f"CREATE TEMPORARY TABLE {scratch.name} ON COMMIT DROP AS"
-        f" SELECT {columns} FROM {like} WITH NO DATA"  # noqa: S608 (constants)
+        f"CREATE TEMPORARY TABLE {scratch.name} ON COMMIT DROP AS"  # noqa: S608 (constants)
+        f" SELECT {columns} FROM stale_candles WITH NO DATA"
     )
     connection.execute(statement.encode())
 
 
 def _drop_scratch(connection: psycopg.Connection[Any], scratch: TableClause) -> None:
-    connection.execute(f"DROP TABLE pg_temp.{scratch.name}".encode())
+    connection.execute(f"DROP TABLE {scratch.name}".encode())
 
 
 def _same_key(one: Any, other: Any) -> ColumnElement[bool]:
@@ -265,6 +312,12 @@ def _same_key(one: Any, other: Any) -> ColumnElement[bool]:
 
 def _within(instant: ColumnElement[Any], window: _Window) -> ColumnElement[bool]:
     return and_(instant >= window[0], instant < window[1])
+
+
+def _slices(day: date) -> list[_Window]:
+    start, end = _day_window(day)
+    width = (end - start) / _SLICES
+    return [(start + width * each, start + width * (each + 1)) for each in range(_SLICES)]
 
 
 def _day_window(day: date) -> _Window:
