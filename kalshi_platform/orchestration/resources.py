@@ -80,8 +80,10 @@ class Exchange(dg.ConfigurableResource[Any]):
 
         settings = Settings()
         claim_home(tape_folder.parent, self._name(settings))
-        # A database that is away must not keep frames from the tape, which has just been asked.
-        with contextlib.suppress(psycopg.OperationalError), database.connect() as connection:
+        # A database that is away must not keep frames from the tape, which has just been asked; of
+        # one without tables the recorder tells itself.
+        away = (psycopg.OperationalError, psycopg.errors.UndefinedTable)
+        with contextlib.suppress(*away), database.connect() as connection:
             claim_database(connection, self._name(settings))
         return RecordingOptions(
             database_url=database.url,

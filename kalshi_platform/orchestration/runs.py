@@ -19,7 +19,7 @@ _ENDED = (_S.SUCCESS, _S.FAILURE, _S.CANCELED)
 # A run that was started again from the UI carries its predecessor's tag until it writes its own.
 _TAG_SECONDS = 10.0
 # A run writes the tag within a second of its start; one that never did has died before.
-_UNTAGGED_SECONDS = 120.0
+_UNTAGGED_SECONDS = 30.0
 _RUNS_A_TURN = 500
 
 
