@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from kalshi_platform.exchange.budget import LocalBudget
 from kalshi_platform.exchange.rest import RestClient
-from kalshi_platform.ingest import heal
+from kalshi_platform.exchange.signing import Signer
+from kalshi_platform.ingest import heal, service
 from kalshi_platform.ingest.heal import doubt_of, heal_open_gaps
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.reads.sweeps import DueGap, Evidence, due_gaps
@@ -373,3 +374,92 @@ def test_grouping_keeps_every_gap_once_and_no_long_one_with_others(spans):
             assert max(gap.ends_at for gap in group) - group[0].starts_at < timedelta(minutes=10)
         for first, second in pairwise(group):
             assert first.starts_at <= second.starts_at
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"trades":[],"cursor":"\xff"}',
+        b'{"trades":[],"cursor":"a\\u0000"}',
+        b'{"trades":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"trades":[{"trade_id":"\xff"}],"cursor":""}',
+        b'{"trades":[' + b"[" * 900 + b"]" * 900 + b'],"cursor":""}',
+    ],
+)
+def test_an_odd_answer_leaves_the_gap_open_and_ends_nothing(database, body):
+    gap = add_gap(database, PAST, PAST + SECOND)
+    cutoff = Answer(
+        body=b'{"market_settled_ts":"2026-08-01T00:00:00Z",'
+        b'"trades_created_ts":"2026-08-01T00:00:00Z"}'
+    )
+    with scripted(cutoff, Answer(body=body), cutoff) as server:
+        rest = RestClient(server.url, None, LocalBudget(10_000))
+        assert heal_open_gaps(database, rest, threading.Event()) == 0
+    row = gap_row(database, gap)
+    assert (row["status"], row["attempts"]) == ("open", 1)
+    assert "cannot be read" in row["detail"] or "not a page of trades" in row["detail"]
+
+
+def failures(database: str) -> float:
+    with connect(database) as connection:
+        [(count,)] = connection.execute(
+            "SELECT coalesce(sum(value), 0) FROM ingestion_metrics"
+            " WHERE name = 'healing_failures_total'"
+        ).fetchall()
+    return count
+
+
+def test_a_gap_that_cannot_be_handled_leaves_the_others_their_turn(
+    database, simulator, monkeypatch
+):
+    bad = add_gap(database, PAST, PAST + SECOND)
+    good = add_gap(database, PAST + timedelta(minutes=30), PAST + timedelta(minutes=30) + SECOND)
+    sweep = heal.sweep_window
+
+    def failing(connection, rest, progress, scope, stop):
+        if scope == f"gap:{bad}":
+            connection.execute("SELECT 'a'::jsonb")
+        sweep(connection, rest, progress, scope, stop)
+
+    monkeypatch.setattr(heal, "sweep_window", failing)
+    assert heal_now(database, simulator) == 1
+    assert gap_row(database, good)["status"] == "healed"
+    row = gap_row(database, bad)
+    assert (row["status"], row["attempts"]) == ("open", 1)
+    assert "InvalidTextRepresentation" in row["detail"]
+    assert row["next_attempt_at"] > datetime.now(UTC) + 25 * SECOND
+    assert failures(database) == 1
+
+
+def test_a_position_that_cannot_be_continued_is_begun_anew(database, simulator):
+    gap = add_gap(database, PAST, PAST + SECOND)
+    with connect(database) as connection:
+        connection.execute(
+            "INSERT INTO ingestion_checkpoints (source, scope, position) VALUES ('rest', %s, '[]')",
+            [f"gap:{gap}"],
+        )
+    assert heal_now(database, simulator) == 1
+
+
+def test_whatever_goes_wrong_with_healing_it_is_counted_and_tried_again(
+    database, simulator, monkeypatch, tmp_path
+):
+    stop = threading.Event()
+    tries = []
+
+    def fail(url, rest, stop):
+        tries.append(url)
+        if len(tries) == 3:
+            stop.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(service, "heal_open_gaps", fail)
+    monkeypatch.setattr(service, "_HEAL_SECONDS", 0.01)
+    monkeypatch.setattr(service, "_HEAL_AGAIN_SECONDS", 0.01)
+    options = service.RecordingOptions(
+        database, tmp_path, "", simulator.rest_url, simulator.key_id, simulator.private_key_path
+    )
+    signer = Signer.from_pem(simulator.key_id, simulator.private_key_path)
+    service._heal(options, signer, stop)
+    assert len(tries) == 3
+    assert failures(database) == 3

@@ -12,6 +12,8 @@ import psycopg
 import pytest
 
 from kalshi_platform.exchange.errors import Unauthorized, Unavailable
+from kalshi_platform.exchange.messages import Trade
+from kalshi_platform.ingest.landing import land_rest_trades, unix_micros
 from kalshi_platform.ingest.sweep import sweep_day
 from kalshi_platform.storage.engine import connect
 from kalshi_platform_tests.ingest.truth import (
@@ -343,3 +345,56 @@ def test_what_the_stream_has_and_rest_has_not_yet_moves_the_fence_back(database,
 def test_a_day_that_has_not_begun_is_refused(database, simulator):
     with pytest.raises(ValueError, match="has not begun"):
         sweep_day(database, client(simulator), TODAY + timedelta(days=2))
+
+
+def test_however_old_the_day_its_end_is_not_proven_while_rest_stands_before_it(
+    database, simulator, truth
+):
+    noon = START + timedelta(hours=12)
+    lost = next(t for t in truth if made_at(t) > noon + timedelta(hours=1))
+    gap = add_gap(database, made_at(lost), made_at(lost) + timedelta(seconds=1))
+    land_from_feed(database, [trade for trade in truth if trade is not lost])
+    simulator.fault("rest_lag", seconds=(datetime.now(UTC) - noon).total_seconds())
+    report = sweep_day(database, client(simulator), DAY)
+    first_behind = min(made_at(trade) for trade in truth if made_at(trade) > noon)
+    assert noon - timedelta(minutes=5) < report.swept_until <= first_behind
+    assert gap_row(database, gap)["status"] == "open"
+    simulator.clear_faults()
+    report = sweep_day(database, client(simulator), DAY)
+    assert (report.swept_until, report.status) == (END, "healed")
+    assert gap_row(database, gap)["status"] == "healed"
+
+
+def test_what_rest_has_passed_over_for_good_degrades_the_day(database, simulator, truth):
+    noon = START + timedelta(hours=12)
+    land_from_feed(database, truth)
+    simulator.fault("rest_lag", seconds=(datetime.now(UTC) - noon).total_seconds())
+    report = sweep_day(database, client(simulator), DAY)
+    assert (report.status, report.unconfirmed) == ("proven", 0)
+    assert report.swept_until < END
+    # REST has reported of the day after: what it has not said of this one it leaves out.
+    later = Trade(
+        "00000000-0000-4000-8000-000000000001",
+        truth[0]["ticker"],
+        500_000,
+        100,
+        "yes",
+        False,
+        unix_micros(END) + 1,
+        exact_time=True,
+    )
+    with connect(database) as connection:
+        land_rest_trades(connection, [later], source="rest", received_at=END)
+    report = sweep_day(database, client(simulator), DAY)
+    assert (report.swept_until, report.status) == (END, "degraded")
+    assert report.unconfirmed == sum(made_at(trade) > noon for trade in truth)
+
+
+def test_a_position_that_cannot_be_continued_is_begun_anew(database, simulator, truth):
+    with connect(database) as connection:
+        connection.execute(
+            "INSERT INTO ingestion_checkpoints (source, scope, position)"
+            " VALUES ('rest', %s, '{\"start\": \"once\"}')",
+            [f"day:{DAY}"],
+        )
+    assert sweep_day(database, client(simulator), DAY).added == len(truth)
