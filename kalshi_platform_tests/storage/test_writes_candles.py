@@ -250,7 +250,7 @@ def test_a_transaction_that_could_lose_trades_is_refused(connection):
         refresh_candles(connection)
 
 
-def _shape(connection, name):
+def _shape(connection: psycopg.Connection[Any], name: str) -> tuple[list[Any], ...]:
     """Columns in order, and constraints and indexes, of a partition."""
     columns = connection.execute(
         "SELECT attname, atttypid::regtype::text, attcollation::regcollation::text, attnotnull"
@@ -263,8 +263,9 @@ def _shape(connection, name):
         [name],
     ).fetchall()
     indexes = connection.execute(
-        "SELECT indisprimary, indisvalid, inhparent::regclass::text FROM pg_index"
+        "SELECT replace(indexrelid::regclass::text, %s, ''), indisprimary, indisvalid,"
+        " inhparent::regclass::text FROM pg_index"
         " LEFT JOIN pg_inherits ON inhrelid = indexrelid WHERE indrelid = %s::regclass",
-        [name],
+        [name, name],
     ).fetchall()
     return columns, keys, indexes

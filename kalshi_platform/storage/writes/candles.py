@@ -31,7 +31,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from kalshi_platform.storage import tables
-from kalshi_platform.storage.partitions import adopt, ensure_partitions, has_partition
+from kalshi_platform.storage.partitions import (
+    adopt,
+    ensure_partitions,
+    has_partition,
+    partition_bounds,
+)
 from kalshi_platform.storage.statements import compile_statement, run
 from kalshi_platform.transform.candles import (
     COLUMNS,
@@ -62,6 +67,8 @@ _KEY = ("market_ticker", "starts_at")
 _stale = table("stale_minutes", *(column(name) for name in _KEY))
 _touched = table("touched_candles", *(column(name) for name in _KEY))
 _fresh = table("fresh_candles", *(column(name) for name in COLUMNS))
+
+_FRESH_KEY = "fresh_candles_key"
 
 _Window = tuple[datetime, datetime]
 
@@ -180,6 +187,8 @@ def _rebuild_interval(
     written = _fold(connection, interval, day, only_touched=False, lasting=True)
     _constrain(connection, interval)
     if adopt(connection, stored, _fresh.name, day):
+        name, _, _ = partition_bounds(stored, day)
+        connection.execute(f"ALTER INDEX {_FRESH_KEY} RENAME TO {name}_pkey".encode())
         return written, 0
     # Somebody made the partition meanwhile.
     return _replace(connection, interval, day, only_touched=False)
@@ -215,7 +224,7 @@ def _fold(
 def _constrain(connection: psycopg.Connection[Any], interval: Interval) -> None:
     """Give `fresh_candles` the constraints of the interval's table."""
     filled = ", ".join(f"ALTER {each.name} SET NOT NULL" for each in interval.table.columns)
-    key = f"ADD PRIMARY KEY ({', '.join(_KEY)})"
+    key = f"ADD CONSTRAINT {_FRESH_KEY} PRIMARY KEY ({', '.join(_KEY)})"
     connection.execute(f"ALTER TABLE {_fresh.name} {filled}, {key}".encode())
     connection.execute(f"ANALYZE {_fresh.name}".encode())
 
