@@ -105,11 +105,16 @@ class Batch(Rows):
                         self.new_markets.add(trade.market_ticker)
                     if day != (day := trade.traded_at_micros // MICROS_PER_DAY):
                         self.trade_days.add(day)
-                    now_ms = exchange_ms(frame.sending_ts_ms, received_ns)
-                    at_ms = min(message.ts_ms, now_ms + _LARGEST_LEAD_MS)
-                    channel = state.channels[subscription.channel]
-                    if at_ms > channel.complete_until_ms:
-                        channel.complete_until_ms = at_ms  # as `reached` would do
+                    sent_ms = frame.sending_ts_ms
+                    now_ms = (
+                        received_ns // 1_000_000
+                        if sent_ms is UNSET
+                        else exchange_ms(sent_ms, received_ns)
+                    )
+                    at_ms = message.ts_ms
+                    if at_ms > now_ms + _LARGEST_LEAD_MS:
+                        at_ms = now_ms + _LARGEST_LEAD_MS
+                    state.reached("trade", at_ms, frame.sid)
                     self.newest["trade"] = (received_ns, now_ms)
                     continue
             self._line(line, partial(line_at, data, number))
