@@ -76,7 +76,9 @@ def test_candles_go_on_after_a_refresh_died_with_all_of_dagster(instance, databa
     assert isinstance(minute(instance, database), dg.RunRequest)
 
 
-@pytest.mark.parametrize("process", [process_name(), "elsewhere/1/0", None])
+@pytest.mark.parametrize(
+    "process", [process_name(), "elsewhere/1/0", None], ids=["ours", "another machine's", "unknown"]
+)
 def test_a_run_whose_process_may_live_is_left_alone(instance, monkeypatch, process):
     monkeypatch.setattr(runs, "_TAG_SECONDS", 0)
     run_id = begin(instance, process)
