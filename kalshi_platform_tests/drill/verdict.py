@@ -77,7 +77,6 @@ def _held(url: str, start: datetime, end: datetime) -> dict[str, tuple[object, .
             "SELECT trade_id::text, market_ticker, yes_price_micros, count_centis, taker_side,"
             " is_block_trade, traded_at, exact_time FROM trades"
             " WHERE traded_on BETWEEN %(start)s::date AND %(end)s::date"
-            # A window's edge that cuts a millisecond in two is left out by the caller.
             " AND traded_at >= %(start)s AND traded_at < %(end)s",
             {"start": start, "end": end},
         )
