@@ -1,6 +1,6 @@
 """Socket → committed and queryable trades in one process, as a ratio to raw COPY.
 
-    python -m benchmarks.ingest [--trades 200000] [--rounds 3]
+    python -m benchmarks.ingest [--trades 400000] [--rounds 5]
 
 The limit: the same trades as ready-made COPY BINARY bytes into the same indexed table, 20,000 rows
 a transaction. The contender: a WebSocket server in another process sends them as fast as they are
@@ -261,8 +261,8 @@ def empty(url: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trades", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--trades", type=int, default=400_000)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     take_short_turns()
     with scratch_database() as url, tempfile.TemporaryDirectory() as scratch:

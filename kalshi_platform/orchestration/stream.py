@@ -265,10 +265,11 @@ class Progress:
         except psycopg.OperationalError as error:
             return f"the database cannot be reached, the tape grows: {first_line(error)}"
         before, self._writes = self._writes, writes
-        landed = " ".join(
-            f"{table}=+{max(0, writes[table] - before[table])}" if before else f"{table}=…"
-            for table in LOADED
-        )
+        landed = "(counted from now on)"
+        if before is not None:
+            landed = " ".join(
+                f"{table}=+{max(0, writes[table] - before[table])}" for table in LOADED
+            )
         age = "none today" if newest is None else f"{seconds_since(newest):.1f} s old"
         return f"landed {landed} | newest trade {age} | open gaps {gaps}"
 
