@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # short connections (Dagster opens one per operation).
 _SETTINGS = {
     "max_connections": "200",
-    "shared_buffers": "'512MB'",
+    "shared_buffers": "'1GB'",
     "work_mem": "'32MB'",
     "maintenance_work_mem": "'256MB'",
     "max_wal_size": "'4GB'",
@@ -34,6 +34,10 @@ _SETTINGS = {
     "timezone": "'UTC'",
     "log_timezone": "'UTC'",
     "log_min_duration_statement": "2000",
+    # One server alone: a table made and filled in one transaction (a day of candles) goes to its
+    # file and not to the log as well. Replication and archiving need a server of one's own.
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
     # Recovery after a crash replays at most one checkpoint interval.
     "checkpoint_timeout": "'2min'",
     # Whoever may open the socket is the superuser: there are no passwords.
