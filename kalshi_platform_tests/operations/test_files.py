@@ -16,7 +16,11 @@ JOBS = ("up", "test", "check", "drill", "bench", "help", "clean", "install")
 
 def test_every_job_of_the_makefile_exists_and_is_listed_by_help() -> None:
     listed = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert sorted(line.split()[0] for line in listed.splitlines()) == sorted(JOBS)
 
