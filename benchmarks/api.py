@@ -231,7 +231,6 @@ def pgbench_script(kind: str, market: int | None) -> str:
     for name, value in values.items():
         statement = statement.replace(f"%({name})s", value)
     assert "%(" not in statement, "a parameter has no value"
-    last = market or MARKETS
     # pgbench takes a colon before a word for a variable even within quotes.
     statement = re.sub(r"(?<!:):(?=[A-Za-z_])(?!market\b|minute\b)", ":' || '", statement)
     last = market or MARKETS
