@@ -30,18 +30,18 @@ async def trades_with(
     async with Talk(simulator) as talk:
         await talk.subscribe("trade")
         await talk.collect("trade", 5)
-        start = datetime.now(UTC)
+        first = talk.of("trade")[0]["msg"]["ts_ms"]
         await asyncio.to_thread(simulator.fault, kind, count=count, **details)
-        seen = len(talk.of("trade"))
-        while len(talk.of("trade")) < seen + 60:
+        while (await asyncio.to_thread(simulator.faults))["active"]:
             await talk.receive()
-        assert simulator.faults()["active"] == []
-        end = datetime.now(UTC)
+        struck_by = time.time_ns() // 1_000_000
+        while talk.of("trade")[-1]["msg"]["ts_ms"] <= struck_by:
+            await talk.receive()
+        await talk.collect("trade", len(talk.of("trade")) + 60)
         last = talk.of("trade")[-1]["msg"]["ts_ms"]
-    ledger = simulator.ledger_trades(start.isoformat(), end.isoformat())
+    start, end = (datetime.fromtimestamp(ms / 1_000, UTC) for ms in (first + 1, last))
+    due = simulator.ledger_trades(start.isoformat(), end.isoformat())
     heard = {frame["msg"].get("trade_id") for frame in talk.of("trade")}
-    due = [row for row in ledger if datetime.fromisoformat(row["created_time"]).timestamp() * 1_000
-           < last]  # fmt: skip
     assert len(due) > 30
     return talk, {row["trade_id"] for row in due} - heard
 
