@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     Date,
     DateTime,
     Identity,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -27,7 +29,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB
 
 metadata = MetaData()
 
@@ -51,6 +53,33 @@ def _monthly(column: str) -> dict[str, Any]:
         "postgresql_partition_by": f"RANGE ({column})",
         "info": {"partitions": "month", "partition_column": column},
     }
+
+
+def _first_seen(comment: str) -> tuple[Column[Any], ...]:
+    return (
+        _instant("first_seen_at", server_default=func.now(), comment=comment),
+        _instant("updated_at", server_default=func.now(), comment="when a fact in it last changed"),
+    )
+
+
+def _told() -> tuple[Column[Any], ...]:
+    """What was told, by whom, and when the exchange is asked next."""
+    return (
+        _instant(
+            "exchange_updated_at", nullable=True, comment="the exchange's time of last change"
+        ),
+        Column("metadata", JSONB, comment="the exchange's JSON, without figures of trading"),
+        Column("metadata_source", _ASCII, comment="lifecycle, rest or historical"),
+        _instant("read_at", nullable=True, comment="when REST last told of it"),
+        _instant(
+            "next_read_at",
+            nullable=True,
+            server_default=func.now(),
+            comment="when REST is asked next; null once all is final",
+        ),
+        Column("read_attempts", Integer, nullable=False, server_default=text("0")),
+        _instant("not_found_at", nullable=True, comment="when REST last said that there is none"),
+    )
 
 
 raw_trades = Table(
@@ -168,12 +197,147 @@ rejected_messages = Table(
     **_daily("received_at"),
 )
 
+series = Table(
+    "series",
+    metadata,
+    Column("series_ticker", _ASCII, primary_key=True),
+    *_first_seen("first event that named it"),
+    Column("title", Text),
+    Column("frequency", _ASCII, comment="how often its events recur, in the exchange's words"),
+    Column("category", Text, comment="the first of its categories"),
+    Column("categories", ARRAY(Text)),
+    Column("tags", ARRAY(Text)),
+    Column("settlement_sources", JSONB, comment="list of {name, url}"),
+    Column("fee_type", _ASCII),
+    Column("fee_multiplier", Numeric),
+    *_told(),
+    comment="Every series of events; one that the exchange does not know has not_found_at.",
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event_ticker", _ASCII, primary_key=True),
+    *_first_seen("first message that named it"),
+    Column("series_ticker", _ASCII, comment="null where unknown, empty where it has none"),
+    Column("title", Text),
+    Column("sub_title", Text),
+    Column("category", Text),
+    Column("mutually_exclusive", Boolean),
+    Column("collateral_return_type", _ASCII, comment="MECNET, DIRECNET or empty"),
+    _instant("strike_date", nullable=True),
+    Column("strike_period", Text),
+    Column("fee_type_override", _ASCII, comment="null where the fee is the series' own"),
+    Column("fee_multiplier_override", Numeric),
+    *_told(),
+    Index("events_by_series", "series_ticker", "event_ticker"),
+    Index("events_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
+    Index("events_by_update", "exchange_updated_at"),
+    comment="Every event that has a market here.",
+)
+
 markets = Table(
     "markets",
     metadata,
     Column("market_ticker", _ASCII, primary_key=True),
-    _instant("first_seen_at", server_default=func.now(), comment="first message that named it"),
+    *_first_seen("first message that named it"),
+    Column("event_ticker", _ASCII),
+    Column("series_ticker", _ASCII, comment="its event's; null while the event is not known"),
+    Column("market_type", _ASCII, comment="binary or scalar"),
+    Column("title", Text),
+    Column("yes_sub_title", Text),
+    Column("no_sub_title", Text),
+    _instant("created_at", nullable=True),
+    _instant("opens_at", nullable=True, comment="trading begins; no message is sent then"),
+    _instant("closes_at", nullable=True, comment="trading ends; no message is sent then"),
+    _instant("expected_expires_at", nullable=True),
+    Column(
+        "is_paused",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="deactivated by the exchange within its trading time",
+    ),
+    Column(
+        "told_status",
+        _ASCII,
+        comment="status in the exchange's last REST answer; the clock may have moved it on",
+    ),
+    Column(
+        "outcome_status",
+        _ASCII,
+        comment="that of its settlement: determined, disputed, amended, finalized; null before",
+    ),
+    Column("can_close_early", Boolean),
+    Column("settlement_timer_seconds", BigInteger, comment="from determination to settlement"),
+    Column("strike_type", _ASCII),
+    Column("floor_strike", Numeric),
+    Column("cap_strike", Numeric),
+    Column("functional_strike", Text),
+    Column("custom_strike", JSONB),
+    Column("price_level_structure", _ASCII),
+    Column("price_ranges", JSONB, comment="tick sizes: list of {start, end, step} in dollars"),
+    Column(
+        "is_combo",
+        Boolean,
+        Computed("market_ticker LIKE 'KXMVE%'"),
+        nullable=False,
+        comment="a multivariate market; kept only when traded",
+    ),
+    Column("yes_bid_micros", Integer, comment="as of read_at, like the figures that follow"),
+    Column("yes_ask_micros", Integer),
+    Column("last_price_micros", Integer),
+    Column("volume_centis", BigInteger),
+    Column("open_interest_centis", BigInteger),
+    *_told(),
+    Index("markets_by_event", "event_ticker", "market_ticker"),
+    Index("markets_by_series", "series_ticker", "market_ticker"),
+    Index("markets_by_close", "closes_at"),
+    Index("markets_by_creation", "created_at"),
+    Index("markets_by_update", "exchange_updated_at"),
+    Index("markets_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
     comment="Every market seen; a row appears with the first message that names it.",
+)
+
+
+def _outcome() -> tuple[Column[Any], ...]:
+    return (
+        Column(
+            "status", _ASCII, nullable=False, comment="determined, disputed, amended or finalized"
+        ),
+        Column("result", _ASCII, nullable=False, comment="yes, no, scalar, void, …: an open set"),
+        Column(
+            "settlement_value_micros",
+            Integer,
+            comment="what one yes contract pays, millionths of a dollar; null where untold",
+        ),
+        _instant("effective_at", comment="since when this holds, exchange clock"),
+        Column("source", _ASCII, nullable=False, comment="lifecycle, rest or historical"),
+        _instant("recorded_at", server_default=func.now(), comment="when it was first learnt"),
+        _instant("confirmed_at", nullable=True, comment="when REST said the same"),
+    )
+
+
+settlements = Table(
+    "settlements",
+    metadata,
+    Column("market_ticker", _ASCII, primary_key=True),
+    *_outcome(),
+    _instant("determined_at", nullable=True, comment="seconds; null where no message told it"),
+    _instant("settled_at", nullable=True, comment="when it was paid; null before"),
+    Index("settlements_by_time", "effective_at", "market_ticker"),
+    Index("settlements_by_result", "result", "effective_at", "market_ticker"),
+    Index("settlements_by_settling", "settled_at"),
+    comment="The outcome of a market as it stands.",
+)
+
+settlement_history = Table(
+    "settlement_history",
+    metadata,
+    Column("market_ticker", _ASCII, primary_key=True),
+    Column("version", SmallInteger, primary_key=True, comment="1, 2, … in the order told"),
+    *_outcome(),
+    comment="Every version of a market's outcome: determined, disputed, amended, finalized.",
 )
 
 
