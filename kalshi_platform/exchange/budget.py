@@ -8,17 +8,28 @@ Its bucket holds one to three seconds of budget, depending on tier and on the mo
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 # Less than the exchange's bucket: calls that the network bunches together then find tokens there.
 BURST_SECONDS = 1.0
 
 
+class Turn(NamedTuple):
+    """What a budget answers: wait so many seconds, then call (`granted`) or ask again."""
+
+    seconds: float
+    granted: bool = True
+
+
 class Budget(Protocol):
     """Something that knows when the next call may be made."""
 
-    def reserve(self, tokens: float) -> float:
-        """Take `tokens`, ahead of time if need be; returns the seconds to wait before the call."""
+    def reserve(self, tokens: float) -> tuple[float, bool]:
+        """Take `tokens`, ahead of time if need be, or refuse them to who must stand back.
+
+        Returns:
+            The seconds to wait, and whether the tokens are taken; as `Turn`.
+        """
         ...
 
 
@@ -39,11 +50,11 @@ class LocalBudget:
         self._updated = clock()
         self._lock = threading.Lock()
 
-    def reserve(self, tokens: float) -> float:
+    def reserve(self, tokens: float) -> Turn:
         """Take `tokens`; what the bucket lacks is waited for, so calls keep their order."""
         with self._lock:
             now = self._clock()
             refill = max(0.0, now - self._updated) * self._rate
             self._tokens = min(self._capacity, self._tokens + refill) - tokens
             self._updated = now
-            return max(0.0, -self._tokens / self._rate)
+            return Turn(max(0.0, -self._tokens / self._rate))

@@ -131,7 +131,7 @@ class Calls:
         give_up_at = time.monotonic() + allowed
         pause = _FIRST_PAUSE_SECONDS
         while True:
-            self._wait(self._budget.reserve(TOKENS_A_CALL))
+            self._await_turn()
             try:
                 return self._once(path, parameters or {}, endpoint)
             except (RateLimited, Unavailable, Unreachable) as error:
@@ -167,6 +167,12 @@ class Calls:
             date=response.headers.get("Date"),
             retry_after=response.headers.get("Retry-After"),
         )
+
+    def _await_turn(self) -> None:
+        granted = False
+        while not granted:
+            seconds, granted = self._budget.reserve(TOKENS_A_CALL)
+            self._wait(seconds)
 
     def _count(self, endpoint: str, outcome: str) -> None:
         with self._lock:
