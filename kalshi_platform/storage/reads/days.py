@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 import psycopg
@@ -10,6 +10,32 @@ from psycopg import sql
 
 # A count reads the whole partition; above this size its planner's estimate is good enough.
 _COUNTED_BYTES = 64 << 20
+
+# Rows of a day of the tables that are not partitioned, and what is told beside their number. Times
+# are the exchange's; only of what it has not yet told of, ours. Every condition has its index.
+_CHANGED = (
+    "exchange_updated_at >= day.starts_at AND exchange_updated_at < day.ends_at"
+    " OR (exchange_updated_at IS NULL"
+    " AND first_seen_at >= day.starts_at AND first_seen_at < day.ends_at)"
+)
+_REFERENCE = {
+    "markets": f"""\
+SELECT count(*) AS rows, count(*) FILTER (WHERE metadata IS NULL) AS undescribed
+FROM day JOIN markets ON created_at >= day.starts_at AND created_at < day.ends_at OR {_CHANGED}""",  # noqa: S608
+    "events": f"""\
+SELECT count(*) AS rows, count(*) FILTER (WHERE metadata IS NULL) AS undescribed
+FROM day JOIN events ON {_CHANGED}""",  # noqa: S608
+    "series": f"""\
+SELECT count(*) AS rows,
+       count(*) FILTER (WHERE not_found_at IS NOT NULL AND metadata IS NULL) AS not_found
+FROM day JOIN series ON {_CHANGED}""",  # noqa: S608
+    "settlements": """\
+SELECT count(*) FILTER (WHERE settled_at >= day.starts_at AND settled_at < day.ends_at) AS rows,
+       count(*) FILTER (WHERE settled_at IS NULL) AS not_yet_paid,
+       count(*) FILTER (WHERE confirmed_at IS NULL) AS unconfirmed
+FROM day JOIN settlements ON settled_at >= day.starts_at AND settled_at < day.ends_at
+    OR effective_at >= day.starts_at AND effective_at < day.ends_at""",
+}
 
 # A table grows by up to 64 pages at once, the last of which may still be empty.
 _TAIL_PAGES = 80
@@ -117,6 +143,23 @@ def open_gaps_of_day(connection: psycopg.Connection, day: date) -> int:
     ).fetchone()
     assert row is not None, "count(*) returns a row"
     return int(row[0])
+
+
+def reference_figures(connection: psycopg.Connection, table: str, day: date) -> dict[str, int]:
+    """What one UTC day of series, events, markets or settlements holds: `rows`, then remarks.
+
+    A day's series and events are those last changed on it; its markets also those created on it;
+    its settlements those paid on it (the remarks speak of those determined on it, too).
+    """
+    start = datetime.combine(day, time(), UTC)
+    cursor = connection.execute(
+        f"WITH day AS (SELECT %s::timestamptz AS starts_at, %s::timestamptz AS ends_at)"
+        f" {_REFERENCE[table]}".encode(),
+        [start, start + timedelta(days=1)],
+    )
+    row = cursor.fetchone()
+    assert row is not None and cursor.description is not None, "count(*) returns a row"
+    return dict(zip((column.name for column in cursor.description), row, strict=True))
 
 
 def _is_day(suffix: str) -> bool:
