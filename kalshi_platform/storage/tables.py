@@ -82,6 +82,38 @@ def _told() -> tuple[Column[Any], ...]:
     )
 
 
+def words_of(text_sql: str) -> str:
+    """SQL for the words of a text, as the `words` columns hold them and searches ask for them.
+
+    In small letters, split at whatever is neither letter nor digit, so that a ticker counts as its
+    parts; the same on every server.
+    """
+    return (
+        f"string_to_array(trim(regexp_replace(lower(({text_sql}) COLLATE pg_c_utf8),"
+        " '[^[:alnum:]]+', ' ', 'g')), ' ')"
+    )
+
+
+def _words(*columns: str) -> Column[Any]:
+    text_sql = " || ' ' || ".join(f"coalesce({column}, '')" for column in columns)
+    return Column(
+        "words",
+        ARRAY(Text(collation="C")),
+        Computed(words_of(text_sql), persisted=True),
+        comment="of ticker and titles, for searching",
+    )
+
+
+def _by_word(table: str) -> Index:
+    # Updates add to a short list that each search reads through, before they reach the index.
+    return Index(
+        f"{table}_by_word",
+        "words",
+        postgresql_using="gin",
+        postgresql_with={"gin_pending_list_limit": "256"},
+    )
+
+
 raw_trades = Table(
     "raw_trades",
     metadata,
@@ -211,6 +243,7 @@ series = Table(
     Column("fee_type", _ASCII),
     Column("fee_multiplier", Numeric),
     *_told(),
+    _words("series_ticker", "title"),
     comment="Every series of events; one that the exchange does not know has not_found_at.",
 )
 
@@ -230,7 +263,9 @@ events = Table(
     Column("fee_type_override", _ASCII, comment="null where the fee is the series' own"),
     Column("fee_multiplier_override", Numeric),
     *_told(),
+    _words("event_ticker", "title", "sub_title"),
     Index("events_by_series", "series_ticker", "event_ticker"),
+    _by_word("events"),
     Index("events_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
     Index("events_by_update", "exchange_updated_at"),
     comment="Every event that has a market here.",
@@ -290,9 +325,24 @@ markets = Table(
     Column("volume_centis", BigInteger),
     Column("open_interest_centis", BigInteger),
     *_told(),
+    _words("market_ticker", "title", "yes_sub_title"),
     Index("markets_by_event", "event_ticker", "market_ticker"),
     Index("markets_by_series", "series_ticker", "market_ticker"),
-    Index("markets_by_close", "closes_at"),
+    Index("markets_by_close", "closes_at", "market_ticker"),
+    Index("markets_by_outcome", "outcome_status", "market_ticker"),
+    # What is not over is a small part, in which the clock moves the status on.
+    Index("markets_live", "market_ticker", postgresql_where=text("outcome_status IS NULL")),
+    Index("markets_live_by_close", "closes_at", postgresql_where=text("outcome_status IS NULL")),
+    Index("markets_live_by_open", "opens_at", postgresql_where=text("outcome_status IS NULL")),
+    Index("markets_paused", "market_ticker", postgresql_where=text("is_paused")),
+    Index(
+        "markets_unsettled_by_event",
+        "event_ticker",
+        "closes_at",
+        "outcome_status",
+        postgresql_where=text("outcome_status IS DISTINCT FROM 'finalized'"),
+    ),
+    _by_word("markets"),
     Index("markets_by_creation", "created_at"),
     Index("markets_by_update", "exchange_updated_at"),
     Index("markets_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
@@ -327,6 +377,13 @@ settlements = Table(
     _instant("settled_at", nullable=True, comment="when it was paid; null before"),
     Index("settlements_by_time", "effective_at", "market_ticker"),
     Index("settlements_by_result", "result", "effective_at", "market_ticker"),
+    Index(
+        "settlements_unsettled",
+        "status",
+        "effective_at",
+        "market_ticker",
+        postgresql_where=text("status <> 'finalized'"),
+    ),
     Index("settlements_by_settling", "settled_at"),
     comment="The outcome of a market as it stands.",
 )

@@ -32,6 +32,7 @@ _STATEMENTS = [
     next_read_at TIMESTAMP WITH TIME ZONE DEFAULT now(),
     read_attempts INTEGER DEFAULT 0 NOT NULL,
     not_found_at TIMESTAMP WITH TIME ZONE,
+    words TEXT[] COLLATE "C" GENERATED ALWAYS AS (string_to_array(trim(regexp_replace(lower((coalesce(series_ticker, '') || ' ' || coalesce(title, '')) COLLATE pg_c_utf8), '[^[:alnum:]]+', ' ', 'g')), ' ')) STORED,
     PRIMARY KEY (series_ticker)
 )""",
     """COMMENT ON TABLE series IS 'Every series of events; one that the exchange does not know has not_found_at.'""",
@@ -46,6 +47,7 @@ _STATEMENTS = [
     """COMMENT ON COLUMN series.read_at IS 'when REST last told of it'""",
     """COMMENT ON COLUMN series.next_read_at IS 'when REST is asked next; null once all is final'""",
     """COMMENT ON COLUMN series.not_found_at IS 'when REST last said that there is none'""",
+    """COMMENT ON COLUMN series.words IS 'of ticker and titles, for searching'""",
     """CREATE TABLE events (
     event_ticker TEXT COLLATE "C" NOT NULL,
     first_seen_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
@@ -67,10 +69,12 @@ _STATEMENTS = [
     next_read_at TIMESTAMP WITH TIME ZONE DEFAULT now(),
     read_attempts INTEGER DEFAULT 0 NOT NULL,
     not_found_at TIMESTAMP WITH TIME ZONE,
+    words TEXT[] COLLATE "C" GENERATED ALWAYS AS (string_to_array(trim(regexp_replace(lower((coalesce(event_ticker, '') || ' ' || coalesce(title, '') || ' ' || coalesce(sub_title, '')) COLLATE pg_c_utf8), '[^[:alnum:]]+', ' ', 'g')), ' ')) STORED,
     PRIMARY KEY (event_ticker)
 )""",
     """CREATE INDEX events_by_series ON events (series_ticker, event_ticker)""",
     """CREATE INDEX events_by_update ON events (exchange_updated_at)""",
+    """CREATE INDEX events_by_word ON events USING gin (words) WITH (gin_pending_list_limit = 256)""",
     """CREATE INDEX events_due ON events (next_read_at) WHERE next_read_at IS NOT NULL""",
     """COMMENT ON TABLE events IS 'Every event that has a market here.'""",
     """COMMENT ON COLUMN events.first_seen_at IS 'first message that named it'""",
@@ -84,6 +88,7 @@ _STATEMENTS = [
     """COMMENT ON COLUMN events.read_at IS 'when REST last told of it'""",
     """COMMENT ON COLUMN events.next_read_at IS 'when REST is asked next; null once all is final'""",
     """COMMENT ON COLUMN events.not_found_at IS 'when REST last said that there is none'""",
+    """COMMENT ON COLUMN events.words IS 'of ticker and titles, for searching'""",
     """CREATE TABLE settlements (
     market_ticker TEXT COLLATE "C" NOT NULL,
     status TEXT COLLATE "C" NOT NULL,
@@ -101,6 +106,7 @@ _STATEMENTS = [
     """CREATE INDEX settlements_by_settling ON settlements (settled_at)""",
     """CREATE INDEX settlements_by_time ON settlements (effective_at, market_ticker)""",
     """COMMENT ON TABLE settlements IS 'The outcome of a market as it stands.'""",
+    """CREATE INDEX settlements_unsettled ON settlements (status, effective_at, market_ticker) WHERE status <> 'finalized'""",
     """COMMENT ON COLUMN settlements.status IS 'determined, disputed, amended or finalized'""",
     """COMMENT ON COLUMN settlements.result IS 'yes, no, scalar, void, …: an open set'""",
     """COMMENT ON COLUMN settlements.settlement_value_micros IS 'what one yes contract pays, millionths of a dollar; null where untold'""",
@@ -167,13 +173,21 @@ _STATEMENTS = [
     ADD COLUMN read_at TIMESTAMP WITH TIME ZONE,
     ADD COLUMN next_read_at TIMESTAMP WITH TIME ZONE DEFAULT now(),
     ADD COLUMN read_attempts INTEGER DEFAULT 0 NOT NULL,
-    ADD COLUMN not_found_at TIMESTAMP WITH TIME ZONE""",
-    """CREATE INDEX markets_by_close ON markets (closes_at)""",
+    ADD COLUMN not_found_at TIMESTAMP WITH TIME ZONE,
+    ADD COLUMN words TEXT[] COLLATE "C" GENERATED ALWAYS AS (string_to_array(trim(regexp_replace(lower((coalesce(market_ticker, '') || ' ' || coalesce(title, '') || ' ' || coalesce(yes_sub_title, '')) COLLATE pg_c_utf8), '[^[:alnum:]]+', ' ', 'g')), ' ')) STORED""",
+    """CREATE INDEX markets_by_close ON markets (closes_at, market_ticker)""",
     """CREATE INDEX markets_by_creation ON markets (created_at)""",
     """CREATE INDEX markets_by_event ON markets (event_ticker, market_ticker)""",
+    """CREATE INDEX markets_by_outcome ON markets (outcome_status, market_ticker)""",
     """CREATE INDEX markets_by_series ON markets (series_ticker, market_ticker)""",
     """CREATE INDEX markets_by_update ON markets (exchange_updated_at)""",
+    """CREATE INDEX markets_by_word ON markets USING gin (words) WITH (gin_pending_list_limit = 256)""",
     """CREATE INDEX markets_due ON markets (next_read_at) WHERE next_read_at IS NOT NULL""",
+    """CREATE INDEX markets_live ON markets (market_ticker) WHERE outcome_status IS NULL""",
+    """CREATE INDEX markets_live_by_close ON markets (closes_at) WHERE outcome_status IS NULL""",
+    """CREATE INDEX markets_live_by_open ON markets (opens_at) WHERE outcome_status IS NULL""",
+    """CREATE INDEX markets_paused ON markets (market_ticker) WHERE is_paused""",
+    """CREATE INDEX markets_unsettled_by_event ON markets (event_ticker, closes_at, outcome_status) WHERE outcome_status IS DISTINCT FROM 'finalized'""",
     """COMMENT ON TABLE markets IS 'Every market seen; a row appears with the first message that names it.'""",
     """COMMENT ON COLUMN markets.updated_at IS 'when a fact in it last changed'""",
     """COMMENT ON COLUMN markets.series_ticker IS 'its event''s; null while the event is not known'""",
@@ -193,12 +207,22 @@ _STATEMENTS = [
     """COMMENT ON COLUMN markets.read_at IS 'when REST last told of it'""",
     """COMMENT ON COLUMN markets.next_read_at IS 'when REST is asked next; null once all is final'""",
     """COMMENT ON COLUMN markets.not_found_at IS 'when REST last said that there is none'""",
+    """COMMENT ON COLUMN markets.words IS 'of ticker and titles, for searching'""",
 ]
 
 # What an analyst reads: decimals instead of integers.
 _VIEWS = [
-    "CREATE VIEW v_series AS SELECT * FROM series",
-    "CREATE VIEW v_events AS SELECT * FROM events",
+    """CREATE VIEW v_series AS
+SELECT series_ticker, first_seen_at, updated_at, title, frequency, category, categories, tags,
+       settlement_sources, fee_type, fee_multiplier, exchange_updated_at, metadata, metadata_source, read_at,
+       next_read_at, read_attempts, not_found_at
+FROM series""",
+    """CREATE VIEW v_events AS
+SELECT event_ticker, first_seen_at, updated_at, series_ticker, title, sub_title, category,
+       mutually_exclusive, collateral_return_type, strike_date, strike_period, fee_type_override,
+       fee_multiplier_override, exchange_updated_at, metadata, metadata_source, read_at,
+       next_read_at, read_attempts, not_found_at
+FROM events""",
     """CREATE VIEW v_markets AS
 SELECT market_ticker, event_ticker, series_ticker, market_type, title, yes_sub_title, no_sub_title,
        CASE WHEN outcome_status IS NOT NULL THEN outcome_status
