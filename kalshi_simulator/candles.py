@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kalshi_simulator.exchange import Exchange
-from kalshi_simulator.figures import HOUR_US, MINUTE_US
+from kalshi_simulator.figures import DOLLAR_E4, HOUR_US, MINUTE_US
 from kalshi_simulator.hashing import Integers
 from kalshi_simulator.layout import Layout
 from kalshi_simulator.ledger import interest_changes
@@ -56,7 +56,7 @@ def candles_of(
     first = max(first_end_us - period_us, market.open_us // period_us * period_us)
     last = min(last_end_us, (market.close_us // period_us + 1) * period_us)
     to_us = min(last, now_us)
-    if to_us <= first:
+    if to_us <= first or market.is_dormant:
         return []
     trades = _Trades(exchange, market, first, to_us, period_us)
     before = exchange.last_trade(market, first)
@@ -174,6 +174,12 @@ def _steps_of_hour(
     steps = np.arange(begin // STEP_US, -(-end // STEP_US), dtype=np.int64)
     quotes = quotes_of_market(layout, market.slot, market.open_us, market.period_us, steps)
     bids, asks = quotes.bid_e4().astype(np.int32), quotes.ask_e4().astype(np.int32)
+    if market.recess is not None and market.recess[2] == "closed":
+        # Closed for now: the book is empty, as REST shows it.
+        instants = steps * STEP_US
+        away = (instants >= market.recess[0]) & (instants < market.recess[1])
+        bids = np.where(away, 0, bids).astype(np.int32)
+        asks = np.where(away, DOLLAR_E4, asks).astype(np.int32)
     changed = (np.diff(bids, prepend=-1) != 0) | (np.diff(asks, prepend=-1) != 0)
     kept = changed | (steps % (MINUTE_US // STEP_US) == 0)
     return steps[kept] * STEP_US, bids[kept], asks[kept]

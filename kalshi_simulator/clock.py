@@ -1,4 +1,4 @@
-"""Simulated time: the wall clock, or the wall clock run faster."""
+"""Simulated time: the wall clock, or the wall clock run faster, slower or held."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def wall_us() -> int:
     return time.time_ns() // 1_000
 
 
-@dataclass(frozen=True)
+@dataclass
 class SimulatedClock:
     """Time that leaves the wall clock at an anchor and runs `speed_milli` / 1000 times as fast.
 
@@ -31,9 +31,14 @@ class SimulatedClock:
         """Simulated microseconds now."""
         return self.at(wall_us())
 
-    def at_speed(self, speed_milli: int) -> SimulatedClock:
-        """The same time going on at another speed from now on."""
-        if speed_milli == self.speed_milli:
-            return self
-        wall = wall_us()
-        return SimulatedClock(wall, self.at(wall), speed_milli)
+    @property
+    def stands_still(self) -> bool:
+        return self.speed_milli == 0
+
+    def go_on_at(self, speed_milli: int) -> None:
+        """Run at another speed from now on (0: stand still), without a jump."""
+        if speed_milli != self.speed_milli:
+            wall = wall_us()
+            self.simulated_anchor_us = self.at(wall)
+            self.wall_anchor_us = wall
+            self.speed_milli = speed_milli

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from kalshi_simulator import state as states
 from kalshi_simulator.clock import SimulatedClock, wall_us
+from kalshi_simulator.directory import Directory
 from kalshi_simulator.figures import DAY_US
 from kalshi_simulator.generation import Rows
-from kalshi_simulator.layout import Layout
+from kalshi_simulator.layout import NEWEST_PLAN, Layout
 from kalshi_simulator.ledger import Epoch, Ledger
-from kalshi_simulator.markets import Directory, Market, day_of
-from kalshi_simulator.state import EpochState, TradeState, WorldState
+from kalshi_simulator.markets import Market, day_of
+from kalshi_simulator.state import EpochState, TouchState, TradeState, WorldState
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """What a market has traded: volume and open interest in centis, the last trade (0 if none)."""
+
+    volume: int
+    interest: int
+    last_e4: int
+    last_centis: int
+
+
+NOTHING_TRADED = Traded(0, 0, 0, 0)
 
 
 class Exchange:
     """One world. What REST and WebSocket tell is read from here and nowhere else."""
 
-    def __init__(self, state: WorldState, folder: Path | None) -> None:
+    def __init__(self, state: WorldState, folder: Path | None, dormant_markets: int = 0) -> None:
         self.state = state
         self._folder = folder
         self.clock = SimulatedClock(
             state.wall_anchor_us, state.simulated_anchor_us, state.speed_milli
         )
-        self.layout = Layout(state.seed, state.markets, state.begins_us)
+        self.layout = Layout(state.seed, state.markets, state.begins_us, state.plan)
         self.ledger = Ledger(
             self.layout, [Epoch(epoch.from_us, epoch.trades_per_second) for epoch in state.epochs]
         )
         for trade in state.injected:
             self.ledger.inject(_row(trade))
-        self.directory = Directory(self.layout)
+        # What closed markets traded in all; asked for again and again.
+        self._finals: dict[str, Traded] = {}
+        self.directory = Directory(self.layout, dormant_markets)
+        for touch in state.touches:
+            self.directory.touch(touch.us, touch.first, touch.count)
         now = self.clock.now()
         self.directory.advance(now)
         # Sums over all of history, so that the first question is not a slow one.
@@ -46,31 +65,54 @@ class Exchange:
         self.state.cutoff_us = us
         self.save()
 
+    def set_speed(self, speed_milli: int) -> None:
+        """Let time run at another speed from now on; 0 holds it."""
+        self.clock.go_on_at(speed_milli)
+        self.state.wall_anchor_us = self.clock.wall_anchor_us
+        self.state.simulated_anchor_us = self.clock.simulated_anchor_us
+        self.state.speed_milli = self.clock.speed_milli
+        self.save()
+
     def inject(self, trade: TradeState) -> None:
         """Add a trade to the ledger, for good."""
         self.ledger.inject(_row(trade))
+        self._finals.clear()
         self.state.injected.append(trade)
         self.save()
+
+    def touch(self, count: int) -> int:
+        """Change so many dormant markets now, those of the last time last; how many it were."""
+        first = sum(touch.count for touch in self.state.touches)
+        now = self.clock.now()
+        touched = self.directory.touch(now, first, count)
+        self.state.touches.append(TouchState(now, first, touched))
+        self.save()
+        return touched
 
     def save(self) -> None:
         if self._folder is not None:
             states.save(self._folder, self.state)
 
-    def volume(self, market: Market, before_us: int) -> int:
-        """Centis traded in a market before an instant, block trades included."""
+    def traded(self, market: Market, before_us: int) -> Traded:
+        """What a market has traded before an instant, block trades included."""
         end = min(before_us, market.close_us)
-        if end <= market.open_us:
-            return 0
-        total, _ = self.ledger.totals(market.slot, end)
-        return total - self.ledger.totals(market.slot, market.open_us)[0]
+        if end <= market.open_us or market.is_dormant:
+            return NOTHING_TRADED
+        is_over = end == market.close_us
+        known = self._finals.get(market.ticker) if is_over else None
+        if known is None:
+            opening = self.ledger.totals(market.slot, market.open_us)
+            volume, interest = self.ledger.totals(market.slot, end)
+            volume -= opening[0]
+            last = self.ledger.last_of_slot(market.slot, market.open_us, end) if volume else None
+            known = Traded(volume, max(0, interest - opening[1]), *(last or (0, 0)))
+            if is_over:
+                self._finals[market.ticker] = known
+        return known
 
-    def open_interest(self, market: Market, before_us: int) -> int:
-        """Centis open in a market before an instant; never below zero."""
-        end = min(before_us, market.close_us)
-        if end <= market.open_us:
-            return 0
-        _, change = self.ledger.totals(market.slot, end)
-        return max(0, change - self.ledger.totals(market.slot, market.open_us)[1])
+    def volume(self, market: Market, before_us: int) -> int:
+        """Centis traded in a market before an instant."""
+        return self.traded(market, before_us).volume
 
     def last_trade(self, market: Market, before_us: int) -> tuple[int, int] | None:
         """Price (e4) and count (centis) of the last trade of a market before an instant."""
@@ -88,6 +130,7 @@ def open_exchange(
     history_trades_per_second: float,
     history_days: int,
     live_days: int | None,
+    dormant_markets: int = 0,
 ) -> Exchange:
     """Go on with the world kept in a folder, or begin one.
 
@@ -117,13 +160,13 @@ def open_exchange(
                     "choose another --state folder or leave the option out"
                 )
         clock = SimulatedClock(kept.wall_anchor_us, kept.simulated_anchor_us, kept.speed_milli)
-        clock = clock.at_speed(speed_milli)
+        clock.go_on_at(speed_milli)
         kept.wall_anchor_us = clock.wall_anchor_us
         kept.simulated_anchor_us = clock.simulated_anchor_us
         kept.speed_milli = clock.speed_milli
         if kept.epochs[-1].trades_per_second != trades_per_second:
             kept.epochs.append(EpochState(clock.now(), trades_per_second))
-    exchange = Exchange(kept, folder)
+    exchange = Exchange(kept, folder, dormant_markets)
     exchange.save()
     return exchange
 
@@ -141,6 +184,7 @@ def _new_state(
     begins = day_of(now) - history_days * DAY_US
     live = history_days // 2 if live_days is None else live_days
     return WorldState(
+        plan=NEWEST_PLAN,
         seed=seed,
         markets=markets,
         begins_us=begins,

@@ -17,7 +17,7 @@ MESSAGE_KINDS = (
 LASTING_KINDS = (
     "stall", "ws_401", "rest_401", "rest_429", "rest_500", "rest_503", "rest_504", "rest_lag",
     "refuse_connections", "not_found_after_created", "empty_result_after_determined", "slow_rest",
-    "out_of_order_replies",
+    "out_of_order_replies", "reference_lag",
 )  # fmt: skip
 # Done once, at once.
 IMMEDIATE_KINDS = ("code25", "code10", "close", "drop_connection", "move_cutoff")
@@ -30,8 +30,8 @@ class FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
         kind: one of the kinds above.
         channel: for messages and codes 10 and 25.
         count: how many messages, requests or commands; unset means 1 for messages.
-        seconds: how long (wall clock), or for rest_lag, not_found_after_created and
-            empty_result_after_determined how old (simulated) things must be to show.
+        seconds: how long (wall clock), or for rest_lag, reference_lag, not_found_after_created
+            and empty_result_after_determined how old (simulated) things must be to show.
         ms: delay of slow_rest.
         field: which field missing_field takes out.
         price: what bad_price puts in.
@@ -68,7 +68,9 @@ class Fault:
 
 
 # The seconds of these say how old something must be, not how long the fault lasts.
-_AGE_KINDS = ("rest_lag", "not_found_after_created", "empty_result_after_determined")
+_AGE_KINDS = (
+    "rest_lag", "reference_lag", "not_found_after_created", "empty_result_after_determined",
+)  # fmt: skip
 
 
 @dataclass

@@ -119,17 +119,20 @@ class Feed:
         return self.at_us // STEP_US * STEP_US
 
     def _book(self, market: Market, us: int) -> tuple[dict[int, int], dict[int, int]]:
-        if market.status_at(us) not in ("active", "inactive"):
+        if market.status_at(us) not in ("active", "inactive") or market.is_dormant:
             return {}, {}
         return book_at(self.exchange.layout, market.slot, us)
 
     def _enter(self, slot: int, us: int) -> Running:
         market = self.exchange.directory.at(slot, us)
-        last_e4, last_centis = self.exchange.last_trade(market, us) or (0, 0)
+        traded = self.exchange.traded(market, us)
+        # Below zero here where REST shows none: what follows is added to it.
         before = self.exchange.ledger.totals(slot, market.open_us)[1]
         interest = self.exchange.ledger.totals(slot, min(us, market.close_us))[1] - before
-        volume = self.exchange.volume(market, us)
-        return Running(market, market_id(market.key), volume, interest, last_e4, last_centis)
+        return Running(
+            market, market_id(market.key), traded.volume, interest,
+            traded.last_e4, traded.last_centis,
+        )  # fmt: skip
 
     def _trade(self, rows: Rows, messages: list[Message]) -> None:
         heard = bool(self.hub.clients)
@@ -222,6 +225,8 @@ class Feed:
         now = time.monotonic()
         passed, self._pumped_at = now - self._pumped_at, now
         if not self.messages_per_second or not self.hub.clients:
+            return
+        if self.exchange.clock.stands_still:
             return
         rate = self.messages_per_second
         self._owed = max(-rate, self._owed + rate * min(passed, 0.5) - len(messages))

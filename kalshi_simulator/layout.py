@@ -37,10 +37,17 @@ class SeriesPlan:
     lead_us: int  # created so long before it opens
     deciding_us: int  # from close to determined
     timer_us: int  # from determined to settled
+    # "listed"; "unlisted": its events name it, yet REST knows it not; "none": its events name none.
+    listing: str = "listed"
 
     @property
     def is_combo(self) -> bool:
         return self.kind == "combo"
+
+    @property
+    def named(self) -> str:
+        """The series_ticker that its events bear."""
+        return "" if self.listing == "none" else self.ticker
 
 
 @dataclass(frozen=True)
@@ -85,23 +92,42 @@ RATES = SeriesPlan(
     "KXFED", "Fed funds rate", "Economics", ("Fed",), "monthly", "rate",
     "center_half_edge_deci_cent", "quadratic", None, 0, DAY_US, HOUR_US, HOUR_US,
 )  # fmt: skip
+# Events without a series, and events whose series answers 404: both exist.
+ONE_OFF = SeriesPlan(
+    "KXONEOFF", "A question of its own", "Social", (), "one_off", "answer",
+    "linear_cent", "quadratic", 30 * MINUTE_US, 5 * MINUTE_US, 10 * MINUTE_US,
+    15 * _SECOND, 45 * _SECOND, "none",
+)  # fmt: skip
+UNLISTED = SeriesPlan(
+    "KXGOLD20M", "Gold price in 20 minutes", "Commodities", ("Gold",), "custom", "strike",
+    "deci_cent", "quadratic", 20 * MINUTE_US, 0, 10 * MINUTE_US,
+    20 * _SECOND, 60 * _SECOND, "unlisted",
+)  # fmt: skip
 
 # Mixed, so that a small world has something of everything.
 _ORDER = (
     (BITCOIN, 3), (QUICK, 2), (COMBO, 1), (FOOTBALL, 3), (WEATHER, 4), (ETHER, 4), (COMBO, 1),
     (COMBO, 1), (RATES, 5), (BITCOIN, 3), (COMBO, 1), (COMBO, 1), (WEATHER, 4), (COMBO, 1),
 )  # fmt: skip
-ALL_SERIES = (BITCOIN, QUICK, COMBO, FOOTBALL, WEATHER, ETHER, RATES)
+_ORDER_2 = ((ONE_OFF, 2), (UNLISTED, 2))
+ALL_SERIES = (BITCOIN, QUICK, COMBO, FOOTBALL, WEATHER, ETHER, RATES, ONE_OFF, UNLISTED)
+# Worlds begun before there were reopenings, disputes and series that are not listed go on as they
+# were: what happened, happened.
+FIRST_PLAN, NEWEST_PLAN = 1, 2
+_LAST_TEMPER = {1: 7, 2: 10}
 
 
 class Layout:
     """All slots, with what the arithmetic needs of them as arrays indexed by slot number."""
 
-    def __init__(self, seed: int, markets: int, begins_us: int) -> None:
+    def __init__(
+        self, seed: int, markets: int, begins_us: int, plan_number: int = NEWEST_PLAN
+    ) -> None:
         """Lay out `markets` slots; markets that outlive the simulation open at begins_us."""
         self.seed = seed
         self.begins_us = begins_us
-        self.slots = _slots(markets)
+        self.slots = _slots(markets, plan_number)
+        self._last_temper = _LAST_TEMPER[plan_number]
         plans = [slot.series for slot in self.slots]
         self.series = tuple(plan for plan in ALL_SERIES if plan in plans)
         self.period_us: Integers = np.array(
@@ -118,6 +144,7 @@ class Layout:
             [hash_of(seed, text_seed(slot.series.ticker), slot.lane, slot.leg)
              for slot in self.slots], dtype=np.uint64,
         )  # fmt: skip
+        self.ordinary = [slot.number for slot in self.slots if not slot.series.is_combo]
         self.lively = np.array([plan.period_us is not None for plan in plans])
         self.shares = _shares(seed, markets)
 
@@ -132,13 +159,18 @@ class Layout:
     def tempers(self, slots: Integers, instances: Integers) -> Integers:
         """What befalls a market, 0 to 15; see `schedule`."""
         drawn = (self.market_keys(slots, instances) >> np.uint64(60)).astype(np.int64)
-        return np.where(self.lively[slots], drawn, QUIET)
+        return np.where(self.lively[slots] & (drawn <= self._last_temper), drawn, QUIET)
+
+    def temper(self, slot: int, key: int) -> int:
+        """What befalls the market of a slot that has the key: `tempers` for one."""
+        drawn = key >> 60
+        return drawn if self.lively[slot] and drawn <= self._last_temper else QUIET
 
 
-def _slots(markets: int) -> tuple[Slot, ...]:
+def _slots(markets: int, plan_number: int) -> tuple[Slot, ...]:
     slots: list[Slot] = []
     lanes: dict[str, int] = {}
-    order = list(_ORDER)
+    order = list(_ORDER if plan_number == FIRST_PLAN else _ORDER + _ORDER_2)
     while len(slots) < markets:
         plan, legs = order.pop(0) if order else (FOOTBALL, 3)
         lane = lanes.get(plan.ticker, 0)

@@ -12,10 +12,13 @@ from typing import Any
 import msgspec
 
 from kalshi_simulator import schedule, ticks
+from kalshi_simulator.directory import Directory
 from kalshi_simulator.figures import HOUR_US, MINUTE_US, SECOND_US, dollars
 from kalshi_simulator.hub import Message
-from kalshi_simulator.markets import NEVER, Directory, Market
+from kalshi_simulator.markets import Market
 from kalshi_simulator.subscriptions import COMBO_LIFECYCLE, LIFECYCLE
+
+OVERRIDE = "quadratic_with_maker_fees"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Timeline:
             moments = [
                 moment
                 for market in self._near(begin, end)
+                if _speaks(self.directory, market, begin, end)
                 for moment in moments_of(self.directory, market)
                 if begin <= moment.us < end
             ]
@@ -66,13 +70,23 @@ class Timeline:
         found = []
         for slot in layout.slots:
             period, origin = int(layout.period_us[slot.number]), int(layout.origin_us[slot.number])
-            tail = slot.series.deciding_us * 2 + slot.series.timer_us + 3 * SECOND_US
+            tail = slot.series.deciding_us * 2 + slot.series.timer_us * 2 + 5 * SECOND_US
+            tail += schedule.DISPUTE_US
             first = (begin_us - tail - origin) // period - 1
             last = (end_us + slot.series.lead_us + SECOND_US - origin) // period
             if not layout.lively[slot.number]:
                 first = last = 0
             found += [self.directory.at_instance(slot.number, i) for i in range(first, last + 1)]
         return found
+
+
+def _speaks(directory: Directory, market: Market, begin_us: int, end_us: int) -> bool:
+    """Whether a market, or its event through it, has anything to tell in a window."""
+    moments = list(market.changes_us)
+    if directory.slot_of(market).leg == 0:
+        event = directory.event_of(market)
+        moments += (event.created_us, *(event.repriced or ()))
+    return any(begin_us <= moment < end_us for moment in moments)
 
 
 def moments_of(directory: Directory, market: Market) -> list[Moment]:
@@ -89,38 +103,34 @@ def moments_of(directory: Directory, market: Market) -> list[Moment]:
     if directory.slot_of(market).leg == 0:
         told += _event_moments(directory, market, channel)
     tell(market.created_us, "created", _created(directory, market))
-    if market.temper == schedule.RENAMED and not plan.is_combo:
-        names = directory.names(market)
-        fields = {"yes_sub_title": f"{names.yes_sub_title}, revised", **names.strikes}
-        tell(market.open_us + market.period_us // 10, "metadata_updated", fields)
-    if market.temper == schedule.PAUSED:
-        begin, end = schedule.pause(market.period_us)
-        tell(market.open_us + begin, "deactivated", {"is_deactivated": True})
-        tell(market.open_us + end, "activated", {"is_deactivated": False})
-    if changes_ticks(plan.structure, market) and not plan.is_combo:
+    if market.temper == schedule.RENAMED:
+        fields = {
+            "yes_sub_title": revised(directory.names(market).yes_sub_title),
+            **directory.names(market).strikes,
+        }
+        tell(market.open_us + schedule.renaming(market.period_us), "metadata_updated", fields)
+    if market.temper == schedule.PAUSED and market.recess is not None:
+        tell(market.recess[0], "deactivated", {"is_deactivated": True})
+        tell(market.recess[1], "activated", {"is_deactivated": False})
+    if market.temper == schedule.NEW_TICKS:
         fields = {
             "price_level_structure": "deci_cent",
             "price_ranges": ticks.price_ranges("deci_cent"),
         }
         moment = market.open_us + schedule.half(market.period_us)
         tell(moment, "price_level_structure_updated", fields)
-    if market.temper == schedule.EARLY:
-        fields = {"close_ts": market.close_us // SECOND_US}
-        tell(market.close_announced_us(), "close_date_updated", fields)
-    for moment in (market.determined_us, market.amended_us):
-        if moment != NEVER:
-            result, value = directory.outcome_at(market, moment) or ("", 0)
-            tell(moment, "determined", {
-                "result": result, "settlement_value": dollars(value),
-                "determination_ts": moment // SECOND_US,
-            })  # fmt: skip
-    tell(market.settled_us, "settled", {"settled_ts": market.settled_us // SECOND_US})
+    for moment, close in market.closes_told()[1:]:
+        tell(moment, "close_date_updated", {"close_ts": close // SECOND_US})
+    if market.temper == schedule.REOPENED and market.recess is not None:
+        tell(market.recess[1], "activated", {"is_deactivated": False})
+    for moment in market.determinations():
+        result, value = directory.outcome_at(market, moment) or ("", 0)
+        tell(moment, "determined", {
+            "result": result, "settlement_value": dollars(value),
+            "determination_ts": moment // SECOND_US,
+        })  # fmt: skip
+    tell(market.finalized_us, "settled", {"settled_ts": market.settled_us // SECOND_US})
     return told
-
-
-def changes_ticks(structure: str, market: Market) -> bool:
-    """Whether a market gets finer ticks in mid life."""
-    return market.temper == schedule.NEW_TICKS and structure == "linear_cent"
 
 
 def _created(directory: Directory, market: Market) -> dict[str, Any]:
@@ -151,31 +161,34 @@ def _created(directory: Directory, market: Market) -> dict[str, Any]:
 def _event_moments(directory: Directory, market: Market, channel: str) -> list[Moment]:
     """What is told about the event that a market is the first leg of."""
     plan, names = directory.plan(market), directory.names(market)
+    event = directory.event_of(market)
     body = {
-        "event_ticker": market.event_ticker,
+        "event_ticker": event.ticker,
         "exchange_index": 1 if plan.is_combo else 0,
         "title": names.event_title,
         "subtitle": names.event_subtitle,
         "collateral_return_type": collateral(plan.kind),
-        "series_ticker": plan.ticker,
+        "series_ticker": plan.named,
     }
-    event = market.event_ticker
     told = [Moment(
-        market.created_us - 1_000,
-        Message(channel, "event_lifecycle", event, msgspec.json.encode(body)),
+        event.created_us,
+        Message(channel, "event_lifecycle", event.ticker, msgspec.json.encode(body)),
     )]  # fmt: skip
-    if market.temper == schedule.REPRICED and not plan.is_combo:
-        for part, override in ((20, "quadratic_with_maker_fees"), (60, None)):
-            fields = {
-                "event_ticker": event,
-                "fee_type_override": override,
-                "fee_multiplier_override": 1 if override else None,
-            }
-            told.append(Moment(
-                market.open_us + market.period_us * part // 100,
-                Message(LIFECYCLE, "event_fee_update", event, msgspec.json.encode(fields)),
-            ))  # fmt: skip
+    for moment in event.repriced or ():
+        override = event.is_repriced_at(moment)
+        fields = {
+            "event_ticker": event.ticker,
+            "fee_type_override": OVERRIDE if override else None,
+            "fee_multiplier_override": 1 if override else None,
+        }
+        message = Message(LIFECYCLE, "event_fee_update", event.ticker, msgspec.json.encode(fields))
+        told.append(Moment(moment, message))
     return told
+
+
+def revised(words: str) -> str:
+    """What the words of a RENAMED market become."""
+    return f"{words}, revised"
 
 
 def collateral(kind: str) -> str:

@@ -4,14 +4,17 @@ The temper of a market (0 to 15) says what befalls it; times are parts of its pe
 
 | temper | what |
 |---|---|
-| 0 | tick structure changes to deci_cent at the half |
+| 0 | tick structure changes to deci_cent at the half (where it was linear_cent) |
 | 1 | closes early, at three quarters; announced at 0.7 |
 | 2 | is paused between 0.40 and 0.45 |
 | 3 | is determined wrongly first, then amended |
 | 4 | settles to a scalar |
 | 5 | ties, 0.5000 |
-| 6 | metadata is updated at a tenth |
-| 7 | the event's fee is overridden from 0.2 to 0.6 |
+| 6 | metadata is updated at a tenth (not of combos) |
+| 7 | the event's fee is overridden from 0.2 to 0.6 (by its first leg, not of combos) |
+| 8 | closes early, at the half, announced at 0.45; is reopened at 0.60 until the planned close |
+| 9 | the outcome is disputed for half an hour; half of them upheld, half amended |
+| 10 | is void: a result that is neither yes nor no |
 """
 
 from __future__ import annotations
@@ -20,10 +23,15 @@ import numpy as np
 import numpy.typing as npt
 
 from kalshi_simulator import ticks
+from kalshi_simulator.figures import MINUTE_US
 from kalshi_simulator.hashing import Integers
 from kalshi_simulator.layout import Layout
 
 NEW_TICKS, EARLY, PAUSED, AMENDED, SCALAR, TIED, RENAMED, REPRICED = range(8)
+REOPENED, DISPUTED, VOID = range(8, 11)
+
+DISPUTE_US = 30 * MINUTE_US
+SETTLEMENT_TOLD_US = 700_000  # a settlement is told so long after the time it bears
 
 
 def half(period_us: int) -> int:
@@ -31,9 +39,24 @@ def half(period_us: int) -> int:
     return period_us // 2
 
 
+def renaming(period_us: int) -> int:
+    """Offset from open at which a RENAMED market gets other words."""
+    return period_us // 10
+
+
 def early(period_us: int) -> int:
     """Offset from open at which an EARLY market closes."""
     return period_us * 3 // 4
+
+
+def repricing(period_us: int) -> tuple[int, int]:
+    """Offsets from open between which the event of a REPRICED market has another fee."""
+    return period_us * 20 // 100, period_us * 60 // 100
+
+
+def reopening(period_us: int) -> tuple[int, int, int]:
+    """Offsets from open: early close announced, closed early, opened again (REOPENED)."""
+    return period_us * 45 // 100, period_us * 50 // 100, period_us * 60 // 100
 
 
 def pause(period_us: int) -> tuple[int, int]:
@@ -49,7 +72,10 @@ def trading(layout: Layout, slots: Integers, us: Integers) -> npt.NDArray[np.boo
     offsets = us - layout.origin_us[slots] - instances * periods
     closed = (tempers == EARLY) & (offsets >= periods * 3 // 4)
     pauses = (offsets >= periods * 40 // 100) & (offsets < periods * 45 // 100)
-    return np.asarray(~closed & ~((tempers == PAUSED) & pauses))
+    between = (offsets >= periods * 50 // 100) & (offsets < periods * 60 // 100)
+    return np.asarray(
+        ~closed & ~((tempers == PAUSED) & pauses) & ~((tempers == REOPENED) & between)
+    )
 
 
 def structures(layout: Layout, slots: Integers, us: Integers) -> Integers:

@@ -29,8 +29,19 @@ class TradeState(msgspec.Struct, frozen=True):
     low: int
 
 
+class TouchState(msgspec.Struct, frozen=True):
+    """Dormant markets changed by hand: `count` from number `first` on, round and round."""
+
+    us: int
+    first: int
+    count: int
+
+
 class WorldState(msgspec.Struct):
-    """Seed, size, clock and rates of a world; times in microseconds since 1970."""
+    """Seed, size, clock and rates of a world; times in microseconds since 1970.
+
+    `plan` is the layout a world was begun with; files from before there were several have none.
+    """
 
     seed: int
     markets: int
@@ -42,6 +53,8 @@ class WorldState(msgspec.Struct):
     speed_milli: int
     epochs: list[EpochState]
     injected: list[TradeState] = []
+    plan: int = 1
+    touches: list[TouchState] = []
     version: int = _VERSION
 
 

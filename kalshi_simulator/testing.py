@@ -70,6 +70,26 @@ class RunningSimulator:
             path += f"&ticker={quote(ticker)}"
         return [json.loads(line) for line in self._read("GET", path).splitlines()]
 
+    def ledger(self, what: str, ticker: str | None = None) -> list[dict[str, Any]]:
+        """The truth at the simulated now: markets, events, series or settlements, as REST spells.
+
+        Markets say whether they have `traded`; settlements have `versions`. See docs/simulator.md.
+        """
+        path = f"/ledger/{what}" + (f"?ticker={quote(ticker)}" if ticker else "")
+        return [json.loads(line) for line in self._read("GET", path).splitlines()]
+
+    def hold(self) -> str:
+        """Let simulated time stand still, all that happened told; the instant (ISO 8601)."""
+        return str(self._json("POST", "/clock", {"speed": 0})["now"])
+
+    def go_on(self, speed: float = 1.0) -> str:
+        """Let simulated time run again, from where it stands; the instant (ISO 8601)."""
+        return str(self._json("POST", "/clock", {"speed": speed})["now"])
+
+    def touch(self, count: int) -> int:
+        """Change so many dormant markets now; how many it were."""
+        return int(self._json("POST", "/touch", {"count": count})["touched"])
+
     def stop(self) -> int:
         """Ask the process to end; its exit code."""
         self._client.close()

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from kalshi_simulator.rest import candles, control, events, exchange, markets, trades
+from kalshi_simulator.rest import candles, control, events, exchange, markets, trades, truth
 from kalshi_simulator.rest.answers import Problem, not_found
 from kalshi_simulator.rest.context import Context
 from kalshi_simulator.rest.gate import Gate
@@ -23,6 +23,7 @@ def create_app(context: Context, read_tokens_per_second: int) -> ASGIApp:
             *events.routes,
             *exchange.routes,
             *control.routes,
+            *truth.routes,
         ],
         exception_handlers={Problem: _problem, 404: _unknown_path},
     )

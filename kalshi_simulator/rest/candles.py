@@ -101,7 +101,7 @@ async def of_markets(request: Request) -> Response:
 async def of_event(request: Request) -> Response:
     """Candles of an event's markets; cut where they would be too many."""
     context, window = context_of(request), _window(request)
-    markets = context.exchange.directory.of_event(request.path_params["event_ticker"])
+    markets = list(context.exchange.directory.of_event(request.path_params["event_ticker"]))
     cutoff = context.exchange.cutoff_us
     markets = [market for market in markets if market.settled_us >= cutoff]
     if not markets:

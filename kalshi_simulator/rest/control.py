@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from kalshi_simulator import ticks
-from kalshi_simulator.exchange import Exchange
 from kalshi_simulator.faults import FaultRequest
 from kalshi_simulator.figures import (
     DAY_US,
     MINUTE_US,
     count_centis,
-    dollars,
-    fixed_point,
     parse_instant,
     price_e4,
     stamp,
@@ -77,52 +72,44 @@ async def clear_faults(request: Request) -> Response:
     return json_response(faults.report())
 
 
-async def ledger_trades(request: Request) -> Response:
-    """The truth: trades in [start, end), in order of execution, one JSON object a line."""
+class ClockRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /control/clock: times as fast as the wall clock; 0 holds time."""
+
+    speed: float
+
+
+async def set_clock(request: Request) -> Response:
+    """Let time stand still, or go on, without a jump; what happened until now is told first."""
+    context = context_of(request)
+    try:
+        wanted = msgspec.json.decode(await request.body(), type=ClockRequest)
+    except msgspec.DecodeError as error:
+        raise bad_request(str(error)) from error
+    if wanted.speed < 0:
+        raise bad_request("speed must not be below zero")
+    exchange = context.exchange
+    exchange.set_speed(round(wanted.speed * 1_000))
+    now = exchange.clock.now()
+    context.feed.advance(now)
+    return json_response({"now": stamp_full(now), "speed": exchange.clock.speed_milli / 1_000})
+
+
+class TouchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /control/touch."""
+
+    count: int
+
+
+async def touch(request: Request) -> Response:
+    """Change dormant markets now: other rules, another expected expiration."""
     exchange = context_of(request).exchange
     try:
-        start = parse_instant(request.query_params["start"])
-        end = parse_instant(request.query_params["end"])
-    except (KeyError, ValueError) as error:
-        raise bad_request(f"start and end must be ISO 8601 instants: {error}") from error
-    end = min(end, exchange.clock.now())
-    ticker = request.query_params.get("ticker")
-
-    async def lines() -> AsyncIterator[str]:
-        for text in _ledger_lines(exchange, start, end, ticker):
-            yield text
-            await asyncio.sleep(0)
-
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
-
-
-def _ledger_lines(
-    exchange: Exchange, start_us: int, end_us: int, only: str | None
-) -> Iterator[str]:
-    """The lines of one block at a time."""
-    for ordinal in exchange.ledger.blocks_between(start_us, end_us):
-        rows = exchange.ledger.block(ordinal).rows
-        first = exchange.ledger.executed_before(ordinal)
-        text = []
-        columns = zip(
-            rows.us.tolist(), rows.slot.tolist(), rows.price_e4.tolist(), rows.centis.tolist(),
-            rows.flags.tolist(), rows.high.tolist(), rows.low.tolist(), strict=True,
-        )  # fmt: skip
-        for n, (us, slot, price, centis, flags, high, low) in enumerate(columns, first):
-            if not start_us <= us < end_us:
-                continue
-            ticker = exchange.directory.at(slot, us).ticker
-            if only is not None and ticker != only:
-                continue
-            side = "yes" if flags & TAKER_YES else "no"
-            block = "true" if flags & BLOCK_TRADE else "false"
-            text.append(
-                f'{{"trade_id":"{uuid_text(high, low)}","ticker":"{ticker}",'
-                f'"yes_price_dollars":"{dollars(price)}","count_fp":"{fixed_point(centis)}",'
-                f'"created_time":"{stamp_full(us)}","taker_outcome_side":"{side}",'
-                f'"is_block_trade":{block},"n":{n}}}\n'
-            )
-        yield "".join(text)
+        wanted = msgspec.json.decode(await request.body(), type=TouchRequest)
+    except msgspec.DecodeError as error:
+        raise bad_request(str(error)) from error
+    if wanted.count < 1:
+        raise bad_request("count must be above zero")
+    return json_response({"touched": exchange.touch(wanted.count)})
 
 
 class TradeRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -151,7 +138,7 @@ async def add_trade(request: Request) -> Response:
     except (msgspec.DecodeError, ValueError) as error:
         raise bad_request(str(error)) from error
     market = exchange.directory.find(wanted.ticker)
-    if market is None:
+    if market is None or market.is_dormant:
         raise not_found()
     late = us is not None and us < context.feed.at_us
     us = context.feed.at_us + (context.feed.at_us % MINUTE_US == 0) if us is None else us
@@ -159,6 +146,8 @@ async def add_trade(request: Request) -> Response:
         raise bad_request("created_time is outside the life of the exchange")
     if not market.open_us <= us < market.close_us:
         raise bad_request("the market is not open at that time")
+    if market.recess is not None and market.recess[0] <= us < market.recess[1]:
+        raise bad_request("the market does not trade at that time")
     if not ticks.allows(exchange.directory.structure_at(market, us), price):
         raise bad_request("the price is not on the market's grid")
     if centis <= 0:
@@ -204,6 +193,8 @@ async def stats(request: Request) -> Response:
             "handshakes_refused": hub.refused,
             "rest_requests": context.counters.requests,
             "rest_limited": context.counters.limited,
+            "rest_over_budget": context.counters.over_budget,
+            "rest_tokens_most_a_second": context.counters.tokens_most_a_second,
             "rest_failed_on_command": context.counters.failed,
             "rest_by_path": context.counters.by_path,
         }
@@ -214,7 +205,8 @@ routes = [
     Route("/control/faults", add_fault, methods=["POST"]),
     Route("/control/faults", list_faults, methods=["GET"]),
     Route("/control/faults", clear_faults, methods=["DELETE"]),
-    Route("/control/ledger/trades", ledger_trades),
+    Route("/control/clock", set_clock, methods=["POST"]),
+    Route("/control/touch", touch, methods=["POST"]),
     Route("/control/trades", add_trade, methods=["POST"]),
     Route("/control/stats", stats),
 ]

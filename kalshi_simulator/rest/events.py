@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from kalshi_simulator.figures import SECOND_US
-from kalshi_simulator.markets import Market
+from kalshi_simulator.markets import Event, Market
 from kalshi_simulator.rest.answers import (
     bad_request,
     json_response,
@@ -20,7 +22,8 @@ from kalshi_simulator.rest.answers import (
 )
 from kalshi_simulator.rest.context import Context, context_of
 from kalshi_simulator.rest.markets import STATUSES
-from kalshi_simulator.rest.views import event_view, market_views, series_view
+from kalshi_simulator.rest.sight import Sight
+from kalshi_simulator.rest.views import event_view, series_view
 
 
 async def list_events(request: Request) -> Response:
@@ -36,82 +39,101 @@ async def list_combos(request: Request) -> Response:
 def _events(request: Request, *, combos: bool, default: int) -> Response:
     context = context_of(request)
     directory = context.exchange.directory
-    now = context.exchange.clock.now()
-    directory.advance(now)
+    sight = context.sight()
     limit = limited(request, default, 200)
     status = request.query_params.get("status") or None
     if status is not None and status not in STATUSES:
         raise bad_request("invalid status filter")
     series = request.query_params.get("series_ticker") or None
-    named = [part for part in request.query_params.get("tickers", "").split(",") if part]
+    named = {part for part in request.query_params.get("tickers", "").split(",") if part}
     least_close = whole(request, "min_close_ts")
     least_updated = whole(request, "min_updated_ts")
     nested = yes_or_no(request, "with_nested_markets") is True
     place = read_cursor(request, tuple[int, str])
-    chosen: list[tuple[str, list[Market]]] = []
+    events = directory.events()
+    if named:
+        found = [event for name in named if (event := directory.event(name)) is not None]
+        events = sorted(found, key=lambda event: event.place)
+    end = len(events)
+    if place is not None:
+        end = bisect_left(events, place, key=lambda event: event.place)
+    chosen: list[Event] = []
     cursor = ""
-    for event in reversed(directory.events()):
-        markets = directory.of_event(event)
-        first = markets[0]
+    for number in range(end - 1, -1, -1):
+        event = events[number]
+        plan = directory.plan(event.markets[0])
         if (
-            directory.plan(first).is_combo != combos
-            or (place is not None and (first.created_us, event) >= place)
-            or (series is not None and directory.plan(first).ticker != series)
-            or (named and event not in named)
-            or (status and not any(m.status_at(now) in STATUSES[status] for m in markets))
-            or (least_close is not None and _latest_close(markets, now) <= least_close * SECOND_US)
-            or (least_updated is not None and _updated(markets, now) <= least_updated * SECOND_US)
+            plan.is_combo != combos
+            or not sight.shows_event(event)
+            or (
+                least_updated is not None
+                and event.updated_at(sight.at_us) <= least_updated * SECOND_US
+            )
+            or (series is not None and plan.named != series)
+            or (status is not None and not _has_status(event, sight, STATUSES[status]))
+            or (least_close is not None and _latest_close(event, sight) <= least_close * SECOND_US)
         ):
             continue
         if len(chosen) == limit:
-            last, of_last = chosen[-1]
-            cursor = make_cursor(of_last[0].created_us, last)
+            cursor = make_cursor(*chosen[-1].place)
             break
-        chosen.append((event, markets))
-    views = [event_view(context, event, markets, nested=nested) for event, markets in chosen]
+        chosen.append(event)
+    views = [event_view(context.exchange, event, sight.at_us) for event in chosen]
+    if nested:
+        for event, view in zip(chosen, views, strict=True):
+            view["markets"] = context.views(sight, _shown(context, sight, event))
     return json_response({"events": views, "cursor": cursor})
 
 
-def _latest_close(markets: list[Market], now: int) -> int:
-    return max(market.close_at(now) for market in markets)
+def _has_status(event: Event, sight: Sight, wanted: tuple[str, ...]) -> bool:
+    return any(market.status_at(sight.of(market)) in wanted for market in event.markets)
 
 
-def _updated(markets: list[Market], now: int) -> int:
-    return max(market.updated_at(now) for market in markets)
+def _latest_close(event: Event, sight: Sight) -> int:
+    return max(market.close_at(sight.of(market)) for market in event.markets)
 
 
-def _known(context: Context, event_ticker: str) -> list[Market]:
-    context.exchange.directory.advance(context.exchange.clock.now())
-    markets = context.exchange.directory.of_event(event_ticker)
-    if not markets:
+def _shown(context: Context, sight: Sight, event: Event) -> list[Market]:
+    """The markets of an event that the live tier shows."""
+    cutoff = context.exchange.cutoff_us
+    return [m for m in event.markets if m.settled_us >= cutoff and sight.shows(m)]
+
+
+def _known(context: Context, sight: Sight, event_ticker: str) -> Event:
+    event = context.exchange.directory.event(event_ticker)
+    if event is None:
         raise not_found()
-    return markets
+    if not sight.shows_event(event):
+        context.note_hidden()
+        raise not_found()
+    return event
 
 
 async def one_event(request: Request) -> Response:
     """An event; its markets inside it or, as of old, beside it."""
     context = context_of(request)
-    ticker = request.path_params["event_ticker"]
-    markets = _known(context, ticker)
+    sight = context.sight()
+    event = _known(context, sight, request.path_params["event_ticker"])
+    view = event_view(context.exchange, event, sight.at_us)
+    markets = context.views(sight, _shown(context, sight, event))
     if yes_or_no(request, "with_nested_markets"):
-        return json_response({"event": event_view(context, ticker, markets, nested=True)})
-    shown = [market for market in markets if market.settled_us >= context.exchange.cutoff_us]
-    event = event_view(context, ticker, markets, nested=False)
-    return json_response({"event": event, "markets": market_views(context, shown)})
+        return json_response({"event": {**view, "markets": markets}})
+    return json_response({"event": view, "markets": markets})
 
 
 async def event_metadata(request: Request) -> Response:
     """Pictures and sources of an event."""
     context = context_of(request)
-    markets = _known(context, request.path_params["event_ticker"])
-    sources = event_view(context, markets[0].event_ticker, markets, nested=False)
+    sight = context.sight()
+    event = _known(context, sight, request.path_params["event_ticker"])
+    view = event_view(context.exchange, event, sight.at_us)
     return json_response(
         {
             "image_url": "",
-            "settlement_sources": sources["settlement_sources"],
+            "settlement_sources": view["settlement_sources"],
             "market_details": [
                 {"market_ticker": market.ticker, "image_url": "", "color_code": ""}
-                for market in markets
+                for market in event.markets
             ],
         }
     )
@@ -120,6 +142,7 @@ async def event_metadata(request: Request) -> Response:
 async def list_series(request: Request) -> Response:
     """All series; no paging."""
     context = context_of(request)
+    sight = context.sight()
     category = request.query_params.get("category") or None
     tags = [tag for tag in request.query_params.get("tags", "").split(",") if tag]
     least = whole(request, "min_updated_ts")
@@ -127,22 +150,26 @@ async def list_series(request: Request) -> Response:
     begins = context.exchange.state.begins_us
     plans = [
         plan
-        for plan in context.exchange.layout.series
+        for plan in context.exchange.directory.series
         if (category is None or plan.category == category)
         and (not tags or set(tags) & set(plan.tags))
         and (least is None or begins > least * SECOND_US)
     ]
-    views = [series_view(context, plan, with_volume=with_volume) for plan in plans]
+    views = [
+        series_view(context.exchange, plan, sight.at_us, with_volume=with_volume) for plan in plans
+    ]
     return json_response({"series": views})
 
 
 async def one_series(request: Request) -> Response:
-    """One series."""
+    """One series; some that events name are not there."""
     context = context_of(request)
     with_volume = yes_or_no(request, "include_volume") is True
-    for plan in context.exchange.layout.series:
+    at = context.sight().at_us
+    for plan in context.exchange.directory.series:
         if plan.ticker == request.path_params["series_ticker"]:
-            return json_response({"series": series_view(context, plan, with_volume=with_volume)})
+            view = series_view(context.exchange, plan, at, with_volume=with_volume)
+            return json_response({"series": view})
     raise not_found()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -26,6 +27,17 @@ class Bucket:
     rate: float
     tokens: float
     filled_at: float
+    asked: deque[tuple[float, int]] = field(default_factory=deque)
+    asked_tokens: int = 0
+
+    def ask(self, cost: int) -> int:
+        """Note a request; tokens asked for within the second that ends now."""
+        now = time.monotonic()
+        self.asked.append((now, cost))
+        self.asked_tokens += cost
+        while self.asked[0][0] <= now - 1:
+            self.asked_tokens -= self.asked.popleft()[1]
+        return self.asked_tokens
 
     def take(self, cost: float) -> bool:
         """Take tokens if enough are there."""
@@ -84,8 +96,12 @@ class Gate:
         if bucket is None:
             full = float(self.rate * BUCKET_SECONDS)
             bucket = self._buckets[caller] = Bucket(self.rate, full, time.monotonic())
-        if faults.use("rest_429") or not bucket.take(REQUEST_COST):
+        most = bucket.ask(REQUEST_COST)
+        counters.tokens_most_a_second = max(counters.tokens_most_a_second, most)
+        is_commanded = faults.use("rest_429") is not None
+        if is_commanded or not bucket.take(REQUEST_COST):
             counters.limited += 1
+            counters.over_budget += not is_commanded
             return json_response({"error": "too many requests"}, 429)
         return None
 

@@ -1,90 +1,115 @@
-"""Markets, events and series as the exchange shows them; keys without a value are left out."""
+"""Markets, events and series as the exchange shows them; keys without a value are left out.
+
+Each view is a function of the thing and of an instant, so REST, a REST that lags, and the ledger
+of the levers tell the same.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from kalshi_simulator import ticks
-from kalshi_simulator.figures import DAY_US, HOUR_US, SECOND_US, dollars, fixed_point, stamp
+from kalshi_simulator.exchange import Exchange, Traded
+from kalshi_simulator.figures import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    SECOND_US,
+    dollars,
+    fixed_point,
+    stamp,
+)
 from kalshi_simulator.hashing import hash_of
 from kalshi_simulator.layout import SeriesPlan
-from kalshi_simulator.lifecycle import collateral
-from kalshi_simulator.markets import Market
+from kalshi_simulator.lifecycle import OVERRIDE, collateral, revised
+from kalshi_simulator.markets import Event, Market
 from kalshi_simulator.quotes import STEP_US, level_size, quotes_at
-from kalshi_simulator.rest.context import Context
+from kalshi_simulator.schedule import RENAMED, renaming
 
 _SOURCES = [{"name": "the simulator", "url": "https://example.com/"}]
+_NO_QUOTE = (0, 10_000)
+_NOTHING_A_DAY_AGO = {
+    "previous_price_dollars": "0.0000",
+    "previous_yes_bid_dollars": "0.0000",
+    "previous_yes_ask_dollars": "0.0000",
+}
 
 
 def market_views(
-    context: Context, markets: Sequence[Market], *, is_historical: bool = False
+    exchange: Exchange,
+    markets: Sequence[Market],
+    instants: Sequence[int],
+    *,
+    is_historical: bool = False,
 ) -> list[dict[str, Any]]:
-    """The Market objects of several markets; their quotes are computed together."""
-    now = context.exchange.clock.now()
-    quotes = _quotes(context, markets, now)
+    """The Market objects of several markets, each as of its own instant."""
+    statuses = [market.status_at(at) for market, at in zip(markets, instants, strict=True)]
+    quotes = _quotes(exchange, markets, instants, statuses)
     return [
-        _market_view(context, market, now, quote, is_historical)
-        for market, quote in zip(markets, quotes, strict=True)
+        _market_view(exchange, market, at, status, quote, is_historical)
+        for market, at, status, quote in zip(markets, instants, statuses, quotes, strict=True)
     ]
 
 
-def _quotes(context: Context, markets: Sequence[Market], now: int) -> list[tuple[int, int]]:
-    if not markets:
-        return []
-    layout = context.exchange.layout
-    slots = np.array([market.slot for market in markets], dtype=np.int64)
-    step = now // STEP_US * STEP_US
-    instants = np.array(
-        [min(max(step, m.open_us), m.planned_close_us - 1) for m in markets], dtype=np.int64
-    )
-    quotes = quotes_at(layout, slots, instants)
-    return list(zip(quotes.bid_e4().tolist(), quotes.ask_e4().tolist(), strict=True))
-
-
-def outcome_shown(context: Context, market: Market, now: int) -> tuple[str, tuple[str, int] | None]:
-    """Status and outcome as REST shows them, which may be behind `determined` on command."""
-    status = market.status_at(now)
-    outcome = context.exchange.directory.outcome_at(market, now)
-    hidden = context.faults.standing("empty_result_after_determined")
-    if hidden and outcome and now - market.determined_us < int((hidden.seconds or 0) * SECOND_US):
-        context.faults.note("empty_result_after_determined")
-        return "closed", None
-    return status, outcome
+def _quotes(
+    exchange: Exchange, markets: Sequence[Market], instants: Sequence[int], statuses: Sequence[str]
+) -> list[tuple[int, int]]:
+    """Bid and ask of each; those of all that have a book are computed together."""
+    found = [_NO_QUOTE] * len(markets)
+    quoted = [
+        number
+        for number, (market, status) in enumerate(zip(markets, statuses, strict=True))
+        if status in ("active", "inactive") and not market.is_dormant
+    ]
+    if quoted:
+        slots = np.array([markets[number].slot for number in quoted], dtype=np.int64)
+        steps = np.array([instants[number] // STEP_US * STEP_US for number in quoted])
+        opened = np.array([markets[number].open_us for number in quoted], dtype=np.int64)
+        quotes = quotes_at(exchange.layout, slots, np.maximum(steps, opened))
+        pairs = zip(quotes.bid_e4().tolist(), quotes.ask_e4().tolist(), strict=True)
+        for number, pair in zip(quoted, pairs, strict=True):
+            found[number] = pair
+    return found
 
 
 def _market_view(
-    context: Context, market: Market, now: int, quote: tuple[int, int], is_historical: bool
+    exchange: Exchange,
+    market: Market,
+    at: int,
+    status: str,
+    quote: tuple[int, int],
+    is_historical: bool,
 ) -> dict[str, Any]:
-    exchange = context.exchange
     directory = exchange.directory
     plan, names = directory.plan(market), directory.names(market)
-    status, outcome = outcome_shown(context, market, now)
-    structure = directory.structure_at(market, now)
-    bid, ask = quote if status in ("active", "inactive") else (0, 10_000)
-    step = now // STEP_US
-    bid_size = level_size(market.key, 0, bid, step) if bid else 0
-    ask_size = level_size(market.key, 1, 10_000 - ask, step) if ask < 10_000 else 0
-    last = exchange.last_trade(market, now)
-    volume = exchange.volume(market, now)
-    close = market.close_at(now)
+    outcome = directory.outcome_at(market, at)
+    structure = directory.structure_at(market, at)
+    bid, ask = quote
+    step = at // STEP_US
+    traded = exchange.traded(market, at)
+    touches = bisect_right(market.changes_us, at) - 1 if market.is_dormant else 0
     expiration = market.planned_close_us + 2 * DAY_US
-    settlement = market.settled_us if status == "finalized" else None
+    expected = market.planned_close_us + HOUR_US + touches * MINUTE_US
+    yes_sub_title = names.yes_sub_title
+    if market.temper == RENAMED and at >= market.open_us + renaming(market.period_us):
+        yes_sub_title = revised(yes_sub_title)
     view: dict[str, Any] = {
         "ticker": market.ticker,
         "event_ticker": market.event_ticker,
         "market_type": "binary",
         "title": names.title,
-        "yes_sub_title": names.yes_sub_title,
+        "yes_sub_title": yes_sub_title,
         "no_sub_title": names.no_sub_title,
         "created_time": stamp(market.created_us),
-        "updated_time": stamp(market.updated_at(now)),
+        "updated_time": stamp(market.updated_at(at)),
         "open_time": stamp(market.open_us),
-        "close_time": stamp(close),
+        "close_time": stamp(market.close_at(at)),
         "latest_expiration_time": stamp(expiration),
-        "expected_expiration_time": stamp(market.planned_close_us + HOUR_US),
+        "expected_expiration_time": stamp(expected),
         "expiration_time": stamp(expiration),
         "occurrence_datetime": None if is_historical else stamp(market.planned_close_us),
         "settlement_timer_seconds": plan.timer_us // SECOND_US,
@@ -97,53 +122,52 @@ def _market_view(
         "yes_ask_dollars": dollars(ask),
         "no_bid_dollars": dollars(10_000 - ask),
         "no_ask_dollars": dollars(10_000 - bid),
-        "yes_bid_size_fp": fixed_point(bid_size),
-        "yes_ask_size_fp": fixed_point(ask_size),
-        "last_price_dollars": dollars(last[0] if last else 0),
-        **_day_ago(context, market, now),
-        "volume_fp": fixed_point(volume),
-        "volume_24h_fp": fixed_point(volume - exchange.volume(market, now - DAY_US)),
-        "open_interest_fp": fixed_point(exchange.open_interest(market, now)),
+        "yes_bid_size_fp": fixed_point(level_size(market.key, 0, bid, step) if bid else 0),
+        "yes_ask_size_fp": fixed_point(
+            level_size(market.key, 1, 10_000 - ask, step) if ask < 10_000 else 0
+        ),
+        "last_price_dollars": dollars(traded.last_e4),
+        **_day_ago(exchange, market, at, traded),
+        "volume_fp": fixed_point(traded.volume),
+        "open_interest_fp": fixed_point(traded.interest),
         "notional_value_dollars": "1.0000",
         "settlement_value_dollars": dollars(outcome[1]) if outcome else None,
-        "settlement_ts": stamp(settlement) if settlement else None,
+        "settlement_ts": stamp(market.settled_us) if status == "finalized" else None,
         "settlement_bounds_type": "default",
         **names.strikes,
         "rules_primary": f"If {names.yes_sub_title}, then the market resolves to Yes.",
-        "rules_secondary": "",
+        "rules_secondary": f"Revision {touches} of the rules." if touches else "",
         "price_level_structure": structure,
         "price_ranges": ticks.price_ranges(structure),
         "exchange_index": 1 if plan.is_combo else 0,
     }
     if plan.is_combo:
-        view |= _combo_fields(context, market, outcome)
+        view |= _combo_fields(exchange, market, outcome)
     return {name: value for name, value in view.items() if value is not None}
 
 
-def _day_ago(context: Context, market: Market, now: int) -> dict[str, str]:
-    then = now - DAY_US
-    if not market.open_us <= then < market.close_us:
-        return {
-            "previous_price_dollars": "0.0000",
-            "previous_yes_bid_dollars": "0.0000",
-            "previous_yes_ask_dollars": "0.0000",
-        }
-    layout = context.exchange.layout
-    quotes = quotes_at(layout, np.array([market.slot]), np.array([then], dtype=np.int64))
-    last = context.exchange.last_trade(market, then)
+def _day_ago(exchange: Exchange, market: Market, at: int, traded: Traded) -> dict[str, str]:
+    """What stood a day before, and what traded since."""
+    then = at - DAY_US
+    if not market.open_us <= then < market.close_us or market.is_dormant:
+        volume = traded.volume if then < market.open_us else 0
+        return {**_NOTHING_A_DAY_AGO, "volume_24h_fp": fixed_point(volume)}
+    before = exchange.traded(market, then)
+    quotes = quotes_at(exchange.layout, np.array([market.slot]), np.array([then], dtype=np.int64))
     return {
-        "previous_price_dollars": dollars(last[0] if last else 0),
+        "previous_price_dollars": dollars(before.last_e4),
         "previous_yes_bid_dollars": dollars(int(quotes.bid_e4()[0])),
         "previous_yes_ask_dollars": dollars(int(quotes.ask_e4()[0])),
+        "volume_24h_fp": fixed_point(traded.volume - before.volume),
     }
 
 
 def _combo_fields(
-    context: Context, market: Market, outcome: tuple[str, int] | None
+    exchange: Exchange, market: Market, outcome: tuple[str, int] | None
 ) -> dict[str, Any]:
     """Legs: ordinary markets that were open when the combo was made."""
-    directory, layout = context.exchange.directory, context.exchange.layout
-    ordinary = [slot.number for slot in layout.slots if not slot.series.is_combo]
+    directory, layout = exchange.directory, exchange.layout
+    ordinary = layout.ordinary
     legs = []
     for number in range(min(2 + market.key % 2, len(ordinary))):
         slot = ordinary[hash_of(market.key, number) % len(ordinary)]
@@ -165,17 +189,14 @@ def _combo_fields(
     }
 
 
-def event_view(
-    context: Context, event_ticker: str, markets: Sequence[Market], *, nested: bool
-) -> dict[str, Any]:
-    """The Event object, with its live markets when asked for."""
-    now = context.exchange.clock.now()
-    directory = context.exchange.directory
-    first = markets[0]
+def event_view(exchange: Exchange, event: Event, at: int) -> dict[str, Any]:
+    """The Event object without markets."""
+    directory = exchange.directory
+    first = event.markets[0]
     plan, names = directory.plan(first), directory.names(first)
     view: dict[str, Any] = {
-        "event_ticker": event_ticker,
-        "series_ticker": plan.ticker,
+        "event_ticker": event.ticker,
+        "series_ticker": plan.named,
         "title": names.event_title,
         "sub_title": names.event_subtitle,
         "collateral_return_type": collateral(plan.kind),
@@ -183,20 +204,20 @@ def event_view(
         "settlement_sources": _SOURCES,
         "category": plan.category,
         "strike_period": "",
-        "last_updated_ts": stamp(max(market.updated_at(now) for market in markets)),
+        "last_updated_ts": stamp(event.updated_at(at)),
         "exchange_index": 1 if plan.is_combo else 0,
     }
     if plan.kind == "range":
         view["strike_date"] = stamp(first.planned_close_us)
-    if nested:
-        shown = [m for m in markets if m.settled_us >= context.exchange.cutoff_us]
-        view["markets"] = market_views(context, shown)
+    if event.is_repriced_at(at):
+        view |= {"fee_type_override": OVERRIDE, "fee_multiplier_override": 1}
     return view
 
 
-def series_view(context: Context, plan: SeriesPlan, *, with_volume: bool) -> dict[str, Any]:
-    """The Series object."""
-    exchange = context.exchange
+def series_view(
+    exchange: Exchange, plan: SeriesPlan, at: int, *, with_volume: bool
+) -> dict[str, Any]:
+    """The Series object; a series never changes but for its volume."""
     view: dict[str, Any] = {
         "ticker": plan.ticker,
         "title": plan.title,
@@ -214,8 +235,6 @@ def series_view(context: Context, plan: SeriesPlan, *, with_volume: bool) -> dic
         "exchange_index": 1 if plan.is_combo else 0,
     }
     if with_volume:
-        now = exchange.clock.now()
         slots = [slot.number for slot in exchange.layout.slots if slot.series is plan]
-        total = sum(exchange.ledger.totals(slot, now)[0] for slot in slots)
-        view["volume_fp"] = fixed_point(total)
+        view["volume_fp"] = fixed_point(sum(exchange.ledger.totals(slot, at)[0] for slot in slots))
     return view
