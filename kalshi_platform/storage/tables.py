@@ -95,13 +95,19 @@ def words_of(text_sql: str) -> str:
 
 
 def _words(*columns: str) -> Column[Any]:
-    text_sql = " || ' ' || ".join(f"coalesce({column}, '')" for column in columns)
+    # Cut, since an entry of an index that holds them has room for 2,700 bytes.
+    joined = " || ' ' || ".join(f"coalesce({column}, '')" for column in columns)
+    text_sql = f"left({joined}, 400)"
     return Column(
         "words",
         ARRAY(Text(collation="C")),
         Computed(words_of(text_sql), persisted=True),
-        comment="of ticker and titles, for searching",
+        comment="of ticker and titles (400 characters), for searching",
     )
+
+
+# What the status of a market without an outcome follows from, beside the clock.
+_STATUS_COLUMNS = ("opens_at", "closes_at", "is_paused", "told_status")
 
 
 def _by_word(table: str) -> Index:
@@ -264,6 +270,9 @@ events = Table(
     Column("fee_multiplier_override", Numeric),
     *_told(),
     _words("event_ticker", "title", "sub_title"),
+    Index(
+        "events_listed", "event_ticker", postgresql_include=["series_ticker", "category", "words"]
+    ),
     Index("events_by_series", "series_ticker", "event_ticker"),
     _by_word("events"),
     Index("events_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
@@ -325,16 +334,36 @@ markets = Table(
     Column("volume_centis", BigInteger),
     Column("open_interest_centis", BigInteger),
     *_told(),
-    _words("market_ticker", "title", "yes_sub_title"),
+    _words("market_ticker", "yes_sub_title", "title"),
     Index("markets_by_event", "event_ticker", "market_ticker"),
-    Index("markets_by_series", "series_ticker", "market_ticker"),
-    Index("markets_by_close", "closes_at", "market_ticker"),
-    Index("markets_by_outcome", "outcome_status", "market_ticker"),
-    # What is not over is a small part, in which the clock moves the status on.
-    Index("markets_live", "market_ticker", postgresql_where=text("outcome_status IS NULL")),
+    # Lists read their filters from these alone: the rows are wide and lie in order of arrival.
+    Index(
+        "markets_listed",
+        "market_ticker",
+        postgresql_include=[*_STATUS_COLUMNS, "outcome_status", "words"],
+    ),
+    Index(
+        "markets_by_series",
+        "series_ticker",
+        "market_ticker",
+        postgresql_include=[*_STATUS_COLUMNS, "outcome_status"],
+    ),
+    # What has no outcome yet is a small part, in which the clock moves the status on.
+    Index(
+        "markets_live",
+        "market_ticker",
+        postgresql_include=[*_STATUS_COLUMNS, "words"],
+        postgresql_where=text("outcome_status IS NULL"),
+    ),
     Index("markets_live_by_close", "closes_at", postgresql_where=text("outcome_status IS NULL")),
     Index("markets_live_by_open", "opens_at", postgresql_where=text("outcome_status IS NULL")),
     Index("markets_paused", "market_ticker", postgresql_where=text("is_paused")),
+    Index(
+        "markets_by_outcome",
+        "outcome_status",
+        "market_ticker",
+        postgresql_where=text("outcome_status <> 'finalized'"),
+    ),
     Index(
         "markets_unsettled_by_event",
         "event_ticker",
@@ -343,6 +372,7 @@ markets = Table(
         postgresql_where=text("outcome_status IS DISTINCT FROM 'finalized'"),
     ),
     _by_word("markets"),
+    Index("markets_by_close", "closes_at", "market_ticker"),
     Index("markets_by_creation", "created_at"),
     Index("markets_by_update", "exchange_updated_at"),
     Index("markets_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
