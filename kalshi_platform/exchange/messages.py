@@ -1,13 +1,11 @@
 """The exchange's messages as typed structures, and the one place where its words become ours.
 
-The wire writes prices as dollar strings and counts as strings with two decimals; here they become
-integers: micros (millionths of a dollar) and centis (hundredths of a contract). No float is made.
+Prices and counts become integers of ours, see `exchange.numbers`; no float is made.
 Unknown fields are allowed everywhere; a missing or unreadable required one raises `Unreadable`.
 
 Source: the WebSocket and REST references of docs.kalshi.com, read 2026-10 (AsyncAPI, OpenAPI 3.31).
 """
 
-import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -15,7 +13,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-MICROS_PER_DOLLAR = 1_000_000
+from kalshi_platform.exchange.numbers import MICROS_PER_DOLLAR as MICROS_PER_DOLLAR
+from kalshi_platform.exchange.numbers import Unreadable as Unreadable
+from kalshi_platform.exchange.numbers import centis as centis
+from kalshi_platform.exchange.numbers import micros as micros
+from kalshi_platform.exchange.numbers import ticker as ticker
 
 Side = Literal["yes", "no"]
 # What a database integer holds; larger numbers are refused while decoding.
@@ -34,10 +36,6 @@ _MICROSECOND = timedelta(microseconds=1)
 # Kalshi opened in 2021; a time before 2018 or after 2100 is a unit error, not a time.
 _EARLIEST_MS = 1_514_764_800_000
 _LATEST_MS = 4_102_444_800_000
-
-
-class Unreadable(ValueError):
-    """A message that cannot be read; the text says which field and why."""
 
 
 class Trade(Struct, gc=False):
@@ -366,47 +364,3 @@ def _price(yes: str, no: str) -> int:
     if price + micros(no) != MICROS_PER_DOLLAR:
         raise Unreadable(f"yes {yes} and no {no} do not sum to 1")
     return price
-
-
-# The published pattern forbids dots, real tickers have them: any printable ASCII without blanks.
-_is_ticker = re.compile(r"[!-~]{1,200}").fullmatch
-
-
-@lru_cache(maxsize=1 << 17)
-def ticker(text: str) -> str:
-    """A market's ticker, or `Unreadable`."""
-    if not _is_ticker(text):
-        raise Unreadable(f"market_ticker {text[:200]!r} is not a ticker")
-    return text
-
-
-# The same few thousand strings come again and again: a dictionary look-up beats parsing.
-@lru_cache(maxsize=1 << 16)
-def micros(text: str) -> int:
-    """A dollar string in millionths of a dollar: "0.3600" → 360000; exact, or `Unreadable`."""
-    return _scaled(text, 6)
-
-
-def centis(text: str) -> int:
-    """A count string in hundredths of a contract: "136.00" → 13600; exact, or `Unreadable`."""
-    # The form the exchange always sends; counts differ too much to be remembered.
-    digits = text[:-3] + text[-2:]
-    if text[-3:-2] == "." and len(text) < 14 and digits.isdigit() and digits.isascii():
-        return int(digits)
-    return _scaled(text, 2)
-
-
-def _scaled(text: str, places: int) -> int:
-    whole, point, fraction = text.partition(".")
-    digits = whole + fraction
-    # isdigit alone accepts digits of other scripts.
-    if not (digits.isascii() and digits.isdigit() and whole) or (point and not fraction):
-        raise Unreadable(f"{text!r} is not a decimal number")
-    kept = fraction[:places]
-    if fraction[places:].strip("0"):
-        raise Unreadable(f"{text!r} has more than {places} decimals")
-    value = int(whole + kept.ljust(places, "0"))
-    # A price times a count must fit a database integer, and so must a day's sum of counts.
-    if value >= 10**12:
-        raise Unreadable(f"{text!r} is too large")
-    return value
