@@ -8,8 +8,9 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
+from kalshi_platform.exchange.lifecycle import read_change
 from kalshi_platform.exchange.messages import (
     ErrorFrame,
     LifecycleFrame,
@@ -36,11 +37,12 @@ from kalshi_platform.ingest.lines import (
     split_lines,
     unread_frame,
 )
-from kalshi_platform.ingest.rows import MICROS_PER_DAY, Rows, instant
+from kalshi_platform.ingest.rows import MICROS_PER_DAY, Rows, Told, instant
 from kalshi_platform.ingest.tape import Block, Position
 from kalshi_platform.storage.texts import storable
 from kalshi_platform.storage.writes.feed import LifecycleRow, encode_quote
 from kalshi_platform.storage.writes.gaps import Gap
+from kalshi_platform.storage.writes.markets import is_ordinary
 
 # An exchange time this far ahead of the sending time is no evidence of anything.
 _LARGEST_LEAD_MS = 10_000
@@ -170,7 +172,9 @@ class Batch(Rows):
         trade = read_trade(message)
         self.trades.add(trade, received_ns // 1000, frame.seq)
         self.trade_days.add(trade.traded_at_micros // MICROS_PER_DAY)
-        self._seen("trade", trade.market_ticker, received_ns, now_ms)
+        if trade.market_ticker not in self._known_markets:
+            self.new_markets.add(trade.market_ticker)
+        self._seen("trade", received_ns, now_ms)
         state.reached("trade", at_ms, frame.sid)
 
     def _quote(self, frame: TickerFrame, received_ns: int, now_ms: int) -> None:
@@ -178,7 +182,8 @@ class Batch(Rows):
         feed_order = self.state.connection << 32 | self.state.frames
         self.quotes.append(encode_quote(quote, received_ns // 1000, feed_order))
         self.quote_days.add(quote.quoted_at_ms // 86_400_000)
-        self._seen("ticker", quote.market_ticker, received_ns, now_ms)
+        self._name(quote.market_ticker)
+        self._seen("ticker", received_ns, now_ms)
         at_ms = min(quote.quoted_at_ms, now_ms + _LARGEST_LEAD_MS)
         self.state.reached("ticker", at_ms, frame.sid)
 
@@ -198,23 +203,39 @@ class Batch(Rows):
         market_ticker = None if fields.market_ticker is UNSET else ticker(fields.market_ticker)
         subscription = self.state.subscriptions.get(frame.sid)
         channel = subscription.channel if subscription else kind
-        self.lifecycle.append(
-            LifecycleRow(
-                instant(received_ns // 1000),
-                instant(now_ms * 1000) if frame.sending_ts_ms == now_ms else None,
-                self.state.connection,
-                frame.sid,
-                frame.seq,
-                kind,
-                _known(fields.event_type),
-                market_ticker,
-                _known(fields.event_ticker),
-                message,
-            )
+        row = LifecycleRow(
+            instant(received_ns // 1000),
+            instant(now_ms * 1000) if frame.sending_ts_ms == now_ms else None,
+            self.state.connection,
+            frame.sid,
+            frame.seq,
+            kind,
+            _known(fields.event_type),
+            market_ticker,
+            _known(fields.event_ticker),
+            message,
         )
+        self._change(row, frame.msg)
+        self.lifecycle.append(row)
         self.received_days.add(received_ns // 1000 // MICROS_PER_DAY)
-        self._seen(channel, market_ticker, received_ns, now_ms)
+        self._seen(channel, received_ns, now_ms)
         self.state.reached(channel, now_ms, frame.sid)
+
+    def _change(self, row: LifecycleRow, message: Raw) -> None:
+        """What a lifecycle message changes."""
+        market = row.market_ticker
+        if market is not None and not is_ordinary(market) and row.event_type == "created":
+            return  # a thousand a second; one that is traded is asked for over REST
+        try:
+            change = read_change(row.message_type, message)
+        except Unreadable:
+            if market is not None and is_ordinary(market):
+                self.unread_markets.add(market)
+            raise
+        if market is not None:
+            self._name(market)
+        if change is not None:
+            self.changes.append(Told(change, row))
 
     def _not_a_frame(self, line: TapeLine, raw: Callable[[], bytes]) -> None:
         if line.text is not UNSET:
@@ -253,9 +274,12 @@ class Batch(Rows):
         received_at = instant(received_at_ns // 1000)
         self.refuse(received_at, self.state.connection, self._position, message, reason)
 
-    def _seen(self, channel: str, market: str | None, received_ns: int, now_ms: int) -> None:
-        if market not in self._known_markets and market is not None:
+    def _name(self, market: str) -> None:
+        """Give an ordinary market its row with any message; a combo gets it with a trade alone."""
+        if market not in self._known_markets and is_ordinary(market):
             self.new_markets.add(market)
+
+    def _seen(self, channel: str, received_ns: int, now_ms: int) -> None:
         self.messages[channel] += 1
         self.newest[channel] = (received_ns, now_ms)
 

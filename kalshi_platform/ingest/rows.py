@@ -4,17 +4,20 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from importlib.metadata import version
+from typing import NamedTuple, TypeVar
 
 import psycopg
 from psycopg import errors as postgres_errors
 
+from kalshi_platform.exchange.lifecycle import LifecycleChange
 from kalshi_platform.ingest.landing import unix_micros
 from kalshi_platform.ingest.tape import Position
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.partitions import ensure_partitions
 from kalshi_platform.storage.writes import feed as feed_writes
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
-from kalshi_platform.storage.writes.markets import name_markets
+from kalshi_platform.storage.writes.lifecycle import apply_changes
+from kalshi_platform.storage.writes.markets import ask_again, is_ordinary
 from kalshi_platform.storage.writes.trades import TradeRows, merge_trades
 
 MICROS_PER_DAY = 86_400_000_000
@@ -25,6 +28,16 @@ _DOCUMENT_REFUSED = (
     postgres_errors.StatementTooComplex,
     postgres_errors.ProgramLimitExceeded,
 )
+
+
+_Item = TypeVar("_Item")
+
+
+class Told(NamedTuple):
+    """What a lifecycle message changes, and its row."""
+
+    change: LifecycleChange
+    row: feed_writes.LifecycleRow
 
 
 class Rows:
@@ -39,9 +52,13 @@ class Rows:
         self.trades = TradeRows("ws", unix_micros(landed_at))
         self.quotes: list[bytes] = []
         self.lifecycle: list[feed_writes.LifecycleRow] = []
+        self.changes: list[Told] = []
+        """What the lifecycle messages change, in their order."""
         self.rejected: list[feed_writes.RejectedRow] = []
         self.gaps: list[Gap] = []
         self.new_markets: set[str] = set()
+        self.unread_markets: set[str] = set()
+        """Markets of which a message could not be read: REST is asked instead."""
         self.counters: Counter[tuple[str, str]] = Counter()
         # Unix days that need their partitions.
         self.trade_days: set[int] = set()
@@ -77,14 +94,17 @@ class Rows:
         )
         ensure_partitions(connection, [self.landed_at.date()], [tables.raw_trades])
         added = 0
-        if self.new_markets:
-            name_markets(connection, self.new_markets)
+        refused: set[int] = set()
+        if self.lifecycle:
+            refused = self._write_lifecycle(connection, self.lifecycle)
+        changes = [told for told in self.changes if id(told.row) not in refused]
+        self._write_changes(connection, changes)
+        if self.unread_markets:
+            ask_again(connection, self.unread_markets)
         if self.trades:
             added = merge_trades(connection, self.trades).added
         if self.quotes:
             feed_writes.add_quotes(connection, self.quotes)
-        if self.lifecycle:
-            self._write_lifecycle(connection, self.lifecycle)
         if self.rejected:
             feed_writes.add_rejected(connection, self.rejected)
         for gap in self.gaps:
@@ -93,20 +113,61 @@ class Rows:
 
     def _write_lifecycle(
         self, connection: psycopg.Connection, rows: Sequence[feed_writes.LifecycleRow]
-    ) -> None:
-        """Write the rows; where the database refuses a document, find it and land the rest."""
+    ) -> set[int]:
+        """Write the rows; where the database refuses a document, find it and land the rest.
+
+        Returns:
+            Identities of the rows that were refused.
+        """
         try:
             with connection.transaction():
                 feed_writes.add_lifecycle_events(connection, rows)
         except _DOCUMENT_REFUSED as error:
             if len(rows) > 1:
-                middle = len(rows) // 2
-                self._write_lifecycle(connection, rows[:middle])
-                self._write_lifecycle(connection, rows[middle:])
-                return
+                first, second = _halves(rows)
+                refused = self._write_lifecycle(connection, first)
+                return refused | self._write_lifecycle(connection, second)
             [row] = rows
-            reason = str(error).strip()
-            self.refuse(row.received_at, row.connection, None, row.message.encode(), reason)
+            self._refuse_row(row, str(error).strip())
+            return {id(row)}
+        return set()
+
+    def _write_changes(self, connection: psycopg.Connection, changes: Sequence[Told]) -> None:
+        """Apply what the messages change, and name the new markets.
+
+        As with their rows, what the database refuses spoils nothing else. The message stays in
+        `lifecycle_events`, is refused besides, and REST is asked for its market.
+        """
+        if not changes and not self.new_markets:
+            return
+        try:
+            with connection.transaction():
+                apply_changes(connection, [_timed(told) for told in changes], self.new_markets)
+        except _DOCUMENT_REFUSED as error:
+            if not changes:
+                raise  # names alone: they were read, so this is no document's fault
+            if len(changes) > 1:
+                # In order still: the second half follows the first.
+                for half in _halves(changes):
+                    self._write_changes(connection, half)
+                return
+            [told] = changes
+            self._write_changes(connection, [])
+            self._refuse_row(told.row, str(error).strip())
+
+    def _refuse_row(self, row: feed_writes.LifecycleRow, reason: str) -> None:
+        self.refuse(row.received_at, row.connection, None, row.message.encode(), reason)
+        if row.market_ticker is not None and is_ordinary(row.market_ticker):
+            self.unread_markets.add(row.market_ticker)
+
+
+def _halves(rows: Sequence[_Item]) -> tuple[Sequence[_Item], Sequence[_Item]]:
+    middle = len(rows) // 2
+    return rows[:middle], rows[middle:]
+
+
+def _timed(told: Told) -> tuple[LifecycleChange, datetime, datetime]:
+    return told.change, told.row.sent_at or told.row.received_at, told.row.received_at
 
 
 def instant(unix_micros: int) -> datetime:

@@ -23,7 +23,7 @@ from kalshi_platform.storage.writes.told import (
     name_rows,
 )
 
-COMBO_PREFIX = "KXMVE"
+_COMBO_PREFIX = "KXMVE"
 
 _NAME = "INSERT INTO markets (market_ticker) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING"
 _FACTS = (
@@ -140,6 +140,11 @@ class MarketValues(Protocol):
     metadata: bytes
 
 
+def is_ordinary(ticker: str) -> bool:
+    """Whether a market or event is none of the combos, of which a million are born a day."""
+    return not ticker.startswith(_COMBO_PREFIX)
+
+
 def name_markets(connection: psycopg.Connection, tickers: Iterable[str]) -> None:
     """Make sure that each ticker has its row; the caller commits."""
     name_rows(connection, _NAME, tickers)
@@ -197,7 +202,7 @@ def _judge(
     return [
         judge(told[standing.market_ticker], standing, outcomes, source, read_at)
         for standing in map(Standing._make, rows)
-        if standing.is_known or not standing.market_ticker.startswith(COMBO_PREFIX)
+        if standing.is_known or is_ordinary(standing.market_ticker)
     ]
 
 
