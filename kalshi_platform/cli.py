@@ -109,23 +109,56 @@ def load() -> None:
 def backfill(
     first: Annotated[datetime, typer.Option("--from", formats=_DAYS, help="First UTC day.")],
     last: Annotated[datetime, typer.Option("--to", formats=_DAYS, help="Last UTC day.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="trades, candles or markets; may be repeated. [default: all three]"),
+    ] = None,
 ) -> None:
     """Fetch past days over REST, compare and heal; safe to stop and to repeat.
 
     Example: kalshi-platform backfill --from 2026-11-13 --to 2026-11-19
     """
-    import logging
-
-    import structlog
-
+    from kalshi_platform.operations.asking import log_warnings_only
     from kalshi_platform.operations.backfill import backfill as run
+    from kalshi_platform.operations.backfill import parts_named
 
-    # The lines below the progress bar say it all; warnings still show.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    log_warnings_only()
+    parts = parts_named(only or [])
     settings = _exchange_settings()
     _require_schema(settings)
     _claim(settings)
-    if not run(settings, first.date(), last.date(), _stop_on_signals()):
+    if not run(settings, first.date(), last.date(), _stop_on_signals(), parts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def reference() -> None:
+    """Keep markets, events, series and outcomes in step with REST, until SIGTERM or Ctrl-C.
+
+    While another process does, this one stands by. Example: kalshi-platform reference
+    """
+    from kalshi_platform.operations.reference import keep_reference
+
+    settings = _exchange_settings()
+    _require_schema(settings)
+    _claim(settings)
+    keep_reference(settings, _stop_on_signals())
+
+
+@app.command()
+def census() -> None:
+    """Read every unsettled market, every event and every series; safe to stop and to repeat.
+
+    Example: kalshi-platform census
+    """
+    from kalshi_platform.operations.asking import log_warnings_only
+    from kalshi_platform.operations.reference import take_census
+
+    log_warnings_only()
+    settings = _exchange_settings()
+    _require_schema(settings)
+    _claim(settings)
+    if not take_census(settings, _stop_on_signals()):
         raise typer.Exit(1)
 
 

@@ -25,7 +25,20 @@ from kalshi_platform_tests.ports import free_ports
 from kalshi_platform_tests.waiting import until
 
 COMMANDS = (
-    *("up", "record", "load", "backfill", "status", "doctor", "migrate", "api", "keys", "tape"),
+    *(
+        "up",
+        "record",
+        "load",
+        "backfill",
+        "reference",
+        "census",
+        "status",
+        "doctor",
+        "migrate",
+        "api",
+        "keys",
+        "tape",
+    ),
 )
 
 
@@ -128,7 +141,10 @@ def test_a_key_cannot_be_made_that_has_expired(run: Run, database: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["record"], ["load"], ["backfill", "--from", "2026-11-01", "--to", "2026-11-01"]],
+    [
+        *(["record"], ["load"], ["reference"], ["census"]),
+        ["backfill", "--from", "2026-11-01", "--to", "2026-11-01"],
+    ],
 )
 def test_two_exchanges_are_kept_apart(run: Run, database: str, command: list[str]) -> None:
     with connect(database) as connection:
@@ -236,6 +252,13 @@ def test_backfill_refuses_days_that_cannot_be(
     )
     assert done.returncode == 2
     assert sentence in done.stderr
+
+
+def test_backfill_refuses_parts_that_it_does_not_have(run: Run, database: str) -> None:
+    days = ("--from", "2026-11-01", "--to", "2026-11-01")
+    done = run("backfill", *days, "--only", "markets", "--only", "quotes", DATABASE_URL=database)
+    assert done.returncode == 2
+    assert done.stderr == "--only quotes is not known: give trades, candles, markets.\n"
 
 
 def test_up_with_a_taken_port_names_it_and_ends_with_2(run: Run) -> None:

@@ -1,12 +1,14 @@
-"""Answers of the REST API as typed structures: what we rely on is required, all is kept as JSON.
+"""Answers of the REST API as typed structures: what we rely on is required.
 
+Markets, events and series are read in `reference`; here are the lists that bring them.
 Live and historical candlesticks name their fields differently; here they become one.
 Source: docs.kalshi.com/api-reference, read 2026-10-15 (OpenAPI 3.31).
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Generic, NamedTuple, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -19,11 +21,17 @@ T = TypeVar("T")
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class Document(NamedTuple, Generic[T]):
-    """One object of an answer: what we read of it, and all of it as sent."""
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Some objects of a list; one that cannot be read never spoils the others.
 
-    read: T
-    body: bytes
+    `rejected` holds the bytes of each such object and why; `cursor` is None on the last page.
+    """
+
+    items: list[T]
+    rejected: list[tuple[bytes, str]]
+    cursor: str | None
+    received_at: datetime
 
 
 @dataclass(frozen=True)
@@ -47,27 +55,6 @@ class Cutoff(Struct):
 
     market_settled_ts: _Instant
     trades_created_ts: _Instant
-
-
-class Market(Struct):
-    ticker: str
-    event_ticker: str
-    status: str
-    result: str
-    open_time: _Instant
-    close_time: _Instant
-    settlement_value_dollars: str | None = None
-
-
-class Event(Struct):
-    event_ticker: str
-    series_ticker: str
-    title: str
-
-
-class Series(Struct):
-    ticker: str
-    title: str
 
 
 @dataclass(frozen=True)
@@ -141,25 +128,50 @@ def read_answer(body: bytes, kind: type[T]) -> T:
         raise UnreadableAnswer(f"The exchange's answer is not what we know: {error}.") from error
 
 
-def read_document(body: bytes, envelope: str, kind: type[T]) -> Document[T]:
-    """The object under the key `envelope`."""
-    fields = read_answer(body, dict[str, Raw])
-    if envelope not in fields:
-        raise UnreadableAnswer(f"The exchange's answer has no `{envelope}`.")
-    return Document(read_answer(bytes(fields[envelope]), kind), bytes(fields[envelope]))
+def read_page(body: bytes, envelope: str, read: Callable[[bytes], T]) -> Page[T]:
+    """The objects of the list under `envelope`, read one by one.
 
+    Args:
+        read: makes one of an object's bytes, or raises Unreadable.
 
-def read_documents(
-    body: bytes, envelope: str, kind: type[T]
-) -> tuple[list[Document[T]], str | None]:
-    """The objects of the list under `envelope`, and the next page's cursor (None: no more)."""
-    fields = read_answer(body, dict[str, Raw])
-    if envelope not in fields:
-        raise UnreadableAnswer(f"The exchange's answer has no `{envelope}`.")
+    Raises:
+        UnreadableAnswer: the answer is no such list.
+    """
+    received_at = datetime.now(UTC)
+    fields = _fields(body, envelope)
     # A list without any is null in some answers.
     listed = read_answer(bytes(fields[envelope]), list[Raw] | None) or []  # type: ignore[arg-type]
     cursor = read_answer(bytes(fields.get("cursor", Raw(b"null"))), str | None)  # type: ignore[arg-type]
-    return [Document(read_answer(bytes(raw), kind), bytes(raw)) for raw in listed], cursor or None
+    items, rejected = _read_each([bytes(raw) for raw in listed], read)
+    return Page(items, rejected, cursor or None, received_at)
+
+
+def read_single(body: bytes, envelope: str, read: Callable[[bytes], T]) -> Page[T]:
+    """The one object under `envelope`, as a page of its own."""
+    received_at = datetime.now(UTC)
+    fields = _fields(body, envelope)
+    items, rejected = _read_each([bytes(fields[envelope])], read)
+    return Page(items, rejected, None, received_at)
+
+
+def _fields(body: bytes, envelope: str) -> dict[str, Raw]:
+    fields = read_answer(body, dict[str, Raw])
+    if envelope not in fields:
+        raise UnreadableAnswer(f"The exchange's answer has no `{envelope}`.")
+    return fields
+
+
+def _read_each(
+    objects: Iterable[bytes], read: Callable[[bytes], T]
+) -> tuple[list[T], list[tuple[bytes, str]]]:
+    items: list[T] = []
+    rejected: list[tuple[bytes, str]] = []
+    for raw in objects:
+        try:
+            items.append(read(raw))
+        except Unreadable as error:
+            rejected.append((raw, str(error)))
+    return items, rejected
 
 
 def read_live_candles(body: bytes) -> list[Candlestick]:

@@ -3,22 +3,34 @@
 Endpoints: docs.kalshi.com/api-reference, read 2026-10-15.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
 from kalshi_platform.exchange import answers
-from kalshi_platform.exchange.answers import Candlestick, Document, TradesPage
+from kalshi_platform.exchange.answers import Candlestick, Page, TradesPage
 from kalshi_platform.exchange.calls import Calls, Parameters
 from kalshi_platform.exchange.errors import Unavailable, UnreadableAnswer
 from kalshi_platform.exchange.messages import Unreadable, read_rest_trades
+from kalshi_platform.exchange.reference import (
+    EventFacts,
+    MarketFacts,
+    SeriesFacts,
+    read_event,
+    read_market,
+    read_series,
+)
 
 Tier = Literal["live", "historical"]
 T = TypeVar("T")
 
 TRADES_A_PAGE = 1000
+MARKETS_A_PAGE = 1000
+EVENTS_A_PAGE = 200
+NAMED_AT_MOST = 100
 _TRADES = {"live": "/markets/trades", "historical": "/historical/trades"}
+_MARKETS = {"live": "/markets", "historical": "/historical/markets"}
 
 
 class RestClient(Calls):
@@ -79,6 +91,17 @@ class RestClient(Calls):
             raise UnreadableAnswer(f"The exchange's paging of {path} does not advance.")
         return TradesPage(trades, rejected, following, received_at)
 
+    def newest_trade_at(self) -> datetime | None:
+        """When the last trade was made: how far the exchange's clock is, at least; None: never."""
+        body = self.get("/markets/trades", {"limit": 1})
+        try:
+            trades, _, _ = read_rest_trades(body)
+        except Unreadable as error:
+            raise UnreadableAnswer(f"The exchange's answer to /markets/trades: {error}.") from error
+        if not trades:
+            return None
+        return datetime.fromtimestamp(trades[0].traded_at_micros // 1_000_000, UTC)
+
     def trade_pages(
         self, tier: Tier, min_ts: int, max_ts: int, cursor: str | None = None
     ) -> Iterator[TradesPage]:
@@ -92,22 +115,50 @@ class RestClient(Calls):
 
     # Markets, events, series
 
-    def market(self, ticker: str) -> Document[answers.Market]:
-        """One market; NotFound just after its creation, and once it is in the historical tier."""
-        body = self.get(f"/markets/{_quoted(ticker)}", endpoint="/markets/{ticker}")
-        return answers.read_document(body, "market", answers.Market)
+    def markets_page(
+        self, tier: Tier, cursor: str | None = None, **filters: str | int | None
+    ) -> Page[MarketFacts]:
+        """One page of the markets that match the exchange's own filters.
 
-    def markets(self, **filters: str | int | None) -> Iterator[Document[answers.Market]]:
-        """All markets that match the exchange's own filters."""
-        return self._paged("/markets", "markets", answers.Market, {"limit": 1000, **filters})
+        Which filters go together: docs.kalshi.com/api-reference/market/get-markets; the historical
+        tier takes one of tickers, event_ticker, series_ticker and mve_filter.
+        """
+        parameters = {"limit": MARKETS_A_PAGE, **filters}
+        return self._page(_MARKETS[tier], "markets", read_market, parameters, cursor)
 
-    def events(self, **filters: str | int | None) -> Iterator[Document[answers.Event]]:
-        """All events (combos have none) that match the exchange's own filters."""
-        return self._paged("/events", "events", answers.Event, {"limit": 200, **filters})
+    def markets_named(self, tier: Tier, tickers: Sequence[str]) -> Page[MarketFacts]:
+        """The markets of these names, 100 at most; one that the tier has not is left out."""
+        page = self.markets_page(tier, tickers=",".join(tickers))
+        while page.cursor is not None:
+            more = self.markets_page(tier, page.cursor, tickers=",".join(tickers))
+            page = Page(
+                page.items + more.items,
+                page.rejected + more.rejected,
+                more.cursor,
+                more.received_at,
+            )
+        return page
 
-    def series(self, **filters: str | int | None) -> list[Document[answers.Series]]:
-        """All series, in one answer."""
-        return answers.read_documents(self.get("/series", filters), "series", answers.Series)[0]
+    def events_page(
+        self, cursor: str | None = None, **filters: str | int | None
+    ) -> Page[EventFacts]:
+        """One page of the events (those of combos are not among them) that match the filters."""
+        parameters = {"limit": EVENTS_A_PAGE, **filters}
+        return self._page("/events", "events", read_event, parameters, cursor)
+
+    def event(self, ticker: str) -> Page[EventFacts]:
+        """One event, of combos too; NotFound where there is none."""
+        body = self.get(f"/events/{_quoted(ticker)}", endpoint="/events/{event_ticker}")
+        return answers.read_single(body, "event", read_event)
+
+    def series_list(self, **filters: str | int | None) -> Page[SeriesFacts]:
+        """All series that match the filters, in one answer."""
+        return answers.read_page(self.get("/series", filters), "series", read_series)
+
+    def series_one(self, ticker: str) -> Page[SeriesFacts]:
+        """One series; NotFound where there is none."""
+        body = self.get(f"/series/{_quoted(ticker)}", endpoint="/series/{series_ticker}")
+        return answers.read_single(body, "series", read_series)
 
     # Candlesticks
 
@@ -148,19 +199,19 @@ class RestClient(Calls):
         )
         return answers.read_historical_candles(body)
 
-    def _paged(
-        self, path: str, envelope: str, kind: type[T], parameters: Parameters
-    ) -> Iterator[Document[T]]:
-        cursor: str | None = None
-        while True:
-            body = self.get(path, {**parameters, "cursor": cursor})
-            documents, following = answers.read_documents(body, envelope, kind)
-            yield from documents
-            if following is None:
-                return
-            if following == cursor:
-                raise UnreadableAnswer(f"The exchange's paging of {path} does not advance.")
-            cursor = following
+    def _page(
+        self,
+        path: str,
+        envelope: str,
+        read: Callable[[bytes], T],
+        parameters: Parameters,
+        cursor: str | None,
+    ) -> Page[T]:
+        body = self.get(path, {**parameters, "cursor": cursor})
+        page = answers.read_page(body, envelope, read)
+        if page.cursor is not None and page.cursor == cursor:
+            raise UnreadableAnswer(f"The exchange's paging of {path} does not advance.")
+        return page
 
 
 def _quoted(ticker: str) -> str:

@@ -6,9 +6,8 @@ one transaction: its trades, its rejections and the position to continue from.
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Literal
 from uuid import UUID
 
@@ -23,10 +22,9 @@ from kalshi_platform.exchange.errors import BadRequest
 from kalshi_platform.exchange.messages import Trade
 from kalshi_platform.exchange.rest import RestClient, Tier
 from kalshi_platform.ingest.landing import land_rest_trades
-from kalshi_platform.storage import tables
-from kalshi_platform.storage.partitions import ensure_partitions
-from kalshi_platform.storage.reads.sweeps import HeldTrade, held_trades, known_rejections
-from kalshi_platform.storage.writes.feed import RejectedRow, add_rejected, add_to_counters
+from kalshi_platform.ingest.rejections import reject
+from kalshi_platform.storage.reads.sweeps import HeldTrade, held_trades
+from kalshi_platform.storage.writes.feed import add_to_counters
 from kalshi_platform.storage.writes.sweeps import save_checkpoint
 from kalshi_platform.storage.writes.trades import Landed
 
@@ -36,7 +34,6 @@ CHECKPOINTS = "rest"
 CHUNK_SECONDS = 3600
 _MICROS = 1_000_000
 _LANDING_ATTEMPTS = 5
-_CODE_VERSION = version("kalshi-platform")
 _is_canonical = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 # The source as the tables name it.
@@ -225,7 +222,7 @@ def _land_page(
     landed = Landed(0, 0, 0)
     if fresh:
         landed = land_rest_trades(connection, fresh, source=source, received_at=page.received_at)
-    _reject(connection, rejected, source, page.received_at)
+    reject(connection, rejected, source, page.received_at)
     following = msgspec.structs.replace(
         progress,
         cursor=page.cursor,
@@ -286,27 +283,6 @@ def _contradicts(trade: Trade, held: HeldTrade | None) -> bool:
         trade.taker_side,
         trade.market_ticker,
     ) != (held.yes_price_micros, held.count_centis, held.taker_side, held.market_ticker)
-
-
-def _reject(
-    connection: psycopg.Connection,
-    rejected: Sequence[tuple[bytes, str]],
-    source: str,
-    received_at: datetime,
-) -> None:
-    if not rejected:
-        return
-    ensure_partitions(connection, [received_at.date()], [tables.rejected_messages])
-    # A gap that stays open for them is asked for again and again.
-    known = known_rejections(connection, source, received_at, [raw for raw, _ in rejected])
-    add_rejected(
-        connection,
-        [
-            RejectedRow(received_at, source, None, None, None, reason, _CODE_VERSION, raw)
-            for raw, reason in rejected
-            if raw not in known
-        ],
-    )
 
 
 class _Fraction:

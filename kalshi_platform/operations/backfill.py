@@ -1,68 +1,67 @@
-"""`kalshi-platform backfill`: days over REST, compared, healed and made into candles."""
+"""`kalshi-platform backfill`: past days over REST: trades compared, candles made, markets read."""
 
 import threading
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from enum import StrEnum
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 
 from kalshi_platform.exchange.calls import Interrupted
 from kalshi_platform.exchange.rest import RestClient
-from kalshi_platform.exchange.signing import Signer
+from kalshi_platform.ingest.reference_days import ReferenceDayReport, backfill_days
 from kalshi_platform.ingest.sweep import DayNotBegun, DayReport, sweep_day
+from kalshi_platform.operations.asking import STOPPED, client, progress_bar, shown_in
 from kalshi_platform.operations.errors import Refusal
 from kalshi_platform.settings import Settings
-from kalshi_platform.storage.budget import PostgresBudget
+from kalshi_platform.storage.budget import Priority
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.candles import CandleCounts, rebuild_day
 
 
-def backfill(settings: Settings, first: date, last: date, stop: threading.Event) -> bool:
-    """Sweep the days `first` to `last` (both included), oldest first; prints a line a day.
+class Part(StrEnum):
+    """What a backfill may be held to."""
 
-    Stopped and run again, it continues inside the day it was in; a day done before is compared
-    again and changes no row.
+    TRADES = "trades"
+    CANDLES = "candles"
+    MARKETS = "markets"
+
+
+ALL_PARTS = frozenset(Part)
+
+
+def backfill(
+    settings: Settings,
+    first: date,
+    last: date,
+    stop: threading.Event,
+    parts: Collection[Part] = ALL_PARTS,
+) -> bool:
+    """Fill the days `first` to `last` (both included), oldest first; prints a line a day.
+
+    Markets come last: those that trades have named meanwhile are then asked for as well, combos
+    above all. Stopped and run again, it continues inside the day it was in; a day done before is
+    compared again and changes no row.
 
     Returns:
         Whether all days were done; False after a stop.
     """
     days = _days(first, last)
-    assert settings.api_key_id is not None, "the settings name an exchange"
-    assert settings.private_key_path is not None, "the settings name an exchange"
-    signer = Signer.from_pem(settings.api_key_id, settings.private_key_path)
-    budget = PostgresBudget(settings.url, settings.rest_tokens_per_second)
     changed = 0
-    with RestClient(settings.rest_url, signer, budget, stop=stop) as rest, _progress() as progress:
-        for day in days:
-            task = progress.add_task(f"{day}", total=1.0)
-            try:
-                report = sweep_day(
-                    settings.url,
-                    rest,
-                    day,
-                    on_progress=partial(_show, progress, task),
-                    stop=stop,
-                )
-            except Interrupted:
-                stop.set()
-            except DayNotBegun as error:
-                raise Refusal(f"{error}.", 2) from error
-            if stop.is_set() or not report.complete:
-                progress.console.print("Stopped; run the same command again to continue.")
+    with client(settings, Priority.CENSUS, stop) as rest, progress_bar() as progress:
+        if parts != {Part.MARKETS}:
+            for day in days:
+                done = _backfill_trades(settings, rest, day, stop, parts, progress)
+                if done is None:
+                    progress.console.print(STOPPED)
+                    return False
+                changed += done
+        if Part.MARKETS in parts:
+            done = _backfill_markets(settings, rest, days, stop, progress)
+            if done is None:
+                progress.console.print(STOPPED)
                 return False
-            with connect(settings.url) as connection:
-                candles = rebuild_day(connection, day)
-            progress.remove_task(task)
-            progress.console.print(day_line(day, report, candles), soft_wrap=True)
-            changed += report.added + report.changed + candles.changed
+            changed += done
         progress.console.print(
             "Every row was there already; nothing changed."
             if changed == 0
@@ -71,14 +70,96 @@ def backfill(settings: Settings, first: date, last: date, stop: threading.Event)
     return True
 
 
-def day_line(day: date, report: DayReport, candles: CandleCounts) -> str:
-    """What happened to one day."""
-    if report.added + report.changed + candles.changed == 0:
-        return f"{day}  {report.swept:,} trades compared; nothing changed"
-    return (
-        f"{day}  {report.swept:,} trades compared, {report.added:,} added, "
-        f"{report.changed:,} made more exact; {candles.changed:,} candles written"
-    )
+def parts_named(names: Collection[str]) -> frozenset[Part]:
+    """The parts of these names, all where none is named.
+
+    Raises:
+        Refusal: one is no part.
+    """
+    known = {part.value: part for part in Part}
+    for name in names:
+        if name not in known:
+            raise Refusal(f"--only {name} is not known: give {', '.join(known)}.", 2)
+    return frozenset(known[name] for name in names) or ALL_PARTS
+
+
+def day_line(day: date, report: DayReport | None, candles: CandleCounts | None) -> str:
+    """What happened to one day's trades and candles; None for what was not asked for."""
+    done = []
+    if report is not None:
+        done.append(f"{report.swept:,} trades compared")
+        if report.added + report.changed:
+            done.append(f"{report.added:,} added, {report.changed:,} made more exact")
+    if candles is not None and candles.changed:
+        done.append(f"{candles.changed:,} candles written")
+    if len(done) <= (report is not None):
+        done.append("nothing changed")
+    return f"{day}  {'; '.join(done)}"
+
+
+def markets_line(report: ReferenceDayReport) -> str:
+    """What happened to one day's markets."""
+    told = f"{report.day}  {report.told:,} times told of a market"
+    if report.added + report.changed == 0:
+        return f"{told}; nothing changed"
+    return f"{told}; {report.added:,} added, {report.changed:,} changed"
+
+
+def _backfill_trades(
+    settings: Settings,
+    rest: RestClient,
+    day: date,
+    stop: threading.Event,
+    parts: Collection[Part],
+    progress: Progress,
+) -> int | None:
+    """Trades and candles of one day; rows that changed, None after a stop."""
+    report: DayReport | None = None
+    candles: CandleCounts | None = None
+    task = progress.add_task(f"{day}", total=1.0)
+    if Part.TRADES in parts:
+        try:
+            report = sweep_day(
+                settings.url, rest, day, on_progress=shown_in(progress, task), stop=stop
+            )
+        except Interrupted:
+            return None
+        except DayNotBegun as error:
+            raise Refusal(f"{error}.", 2) from error
+        if not report.complete:
+            return None
+    if stop.is_set():
+        return None
+    if Part.CANDLES in parts:
+        with connect(settings.url) as connection:
+            candles = rebuild_day(connection, day)
+    progress.remove_task(task)
+    progress.console.print(day_line(day, report, candles), soft_wrap=True)
+    changed = 0 if report is None else report.added + report.changed
+    return changed + (0 if candles is None else candles.changed)
+
+
+def _backfill_markets(
+    settings: Settings,
+    rest: RestClient,
+    days: list[date],
+    stop: threading.Event,
+    progress: Progress,
+) -> int | None:
+    """Markets of all the days at once, since the archive is walked once for all of them."""
+    task = progress.add_task("markets", total=1.0)
+    reports = backfill_days(settings.url, rest, days, shown_in(progress, task), stop)
+    if not all(report.complete for report in reports):
+        return None
+    progress.remove_task(task)
+    for report in reports:
+        progress.console.print(markets_line(report), soft_wrap=True)
+    rejected = max((report.rejected for report in reports), default=0)
+    if rejected:
+        progress.console.print(
+            f"{rejected:,} answers could not be read: see the table rejected_messages."
+        )
+    return sum(report.added + report.changed for report in reports)
 
 
 def _days(first: date, last: date) -> list[date]:
@@ -88,18 +169,3 @@ def _days(first: date, last: date) -> list[date]:
     if last > today:
         raise Refusal(f"--to {last} is in the future; today is {today} (UTC).", 2)
     return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
-
-
-def _show(progress: Progress, task: TaskID, done: float) -> None:
-    progress.update(task, completed=done)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>5.1f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(),
-    )

@@ -5,6 +5,7 @@ import psycopg
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.migrate import require_current_schema
+from kalshi_platform.storage.reads.reference_status import Reference
 from kalshi_platform.storage.reads.status import Source, Status, read_status, unreachable
 
 
@@ -39,10 +40,29 @@ def status_lines(status: Status) -> list[str]:
         f"rejected    {status.rejected_today} messages today",
         f"candles     {status.stale_candles} market-minutes to recompute"
         f"{_since(status.oldest_stale_candle_age)}",
+        *(_reference_lines(status.reference) if status.reference else []),
         "",
         f"{'channel':<32} {'messages':>12} {'last':>9} {'lag':>9}",
     ]
     return lines + [_source_line(source) for source in status.sources]
+
+
+def _reference_lines(reference: Reference) -> list[str]:
+    refreshed = "never refreshed"
+    if reference.refreshed_at is not None:
+        refreshed = f"refreshed {_seconds(reference.refresh_age)} ago"
+    error = f" ({reference.error})" if reference.error else ""
+    not_found = (
+        f"{reference.markets_not_found} markets, {reference.events_not_found} events, "
+        f"{reference.series_not_found} series unknown to REST"
+    )
+    return [
+        f"markets     {refreshed}{error}, {reference.due} things to ask for, {not_found}",
+        f"census      {reference.census}",
+        f"outcomes    {reference.unconfirmed_outcomes} to confirm"
+        f"{_since(reference.oldest_unconfirmed_age)}; "
+        f"{reference.pending_outcomes} awaited{_since(reference.oldest_pending_age)}",
+    ]
 
 
 def _source_line(source: Source) -> str:

@@ -276,6 +276,7 @@ events = Table(
     Index("events_by_series", "series_ticker", "event_ticker"),
     _by_word("events"),
     Index("events_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
+    Index("events_not_found", "not_found_at", postgresql_where=text("not_found_at IS NOT NULL")),
     Index("events_by_update", "exchange_updated_at"),
     comment="Every event that has a market here.",
 )
@@ -376,6 +377,7 @@ markets = Table(
     Index("markets_by_creation", "created_at"),
     Index("markets_by_update", "exchange_updated_at"),
     Index("markets_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
+    Index("markets_not_found", "not_found_at", postgresql_where=text("not_found_at IS NOT NULL")),
     comment="Every market seen; a row appears with the first message that names it.",
 )
 
@@ -415,6 +417,7 @@ settlements = Table(
         postgresql_where=text("status <> 'finalized'"),
     ),
     Index("settlements_by_settling", "settled_at"),
+    Index("settlements_unconfirmed", "recorded_at", postgresql_where=text("confirmed_at IS NULL")),
     comment="The outcome of a market as it stands.",
 )
 

@@ -47,22 +47,52 @@ def rest(simulator: RunningSimulator) -> Iterator[RestClient]:
 def test_status_cutoff_and_lists_are_read(rest):
     assert rest.exchange_status().trading_active
     assert rest.cutoff().trades_created_ts < datetime.now(UTC)
-    markets = [document.read for document in rest.markets(status="open", mve_filter="exclude")]
-    assert len({market.ticker for market in markets}) == len(markets) > 20
+    page = rest.markets_page("live", status="open", mve_filter="exclude")
+    assert page.rejected == []
+    markets = page.items
+    assert len({market.market_ticker for market in markets}) == len(markets) > 20
     assert {market.status for market in markets} == {"active"}
-    series = {document.read.ticker for document in rest.series()}
-    events = {document.read.event_ticker: document.read for document in rest.events()}
-    assert {market.event_ticker for market in markets} <= set(events)
-    assert {event.series_ticker for event in events.values()} <= series
+    series = {one.series_ticker for one in rest.series_list().items}
+    events, cursor = [], None
+    while not events or cursor is not None:
+        listed = rest.events_page(cursor)
+        events, cursor = events + listed.items, listed.cursor
+    assert {market.event_ticker for market in markets} <= {one.event_ticker for one in events}
+    # Some events name no series, or one that the exchange does not have.
+    named = {event.series_ticker for event in events}
+    assert len(series & named) > 3
+
+
+def test_pages_join_without_a_market_twice_or_missing(rest):
+    whole = rest.markets_page("live", mve_filter="exclude", status="settled")
+    parts, cursor = [], None
+    while not parts or cursor is not None:
+        page = rest.markets_page("live", cursor, mve_filter="exclude", status="settled", limit=70)
+        parts, cursor = parts + page.items, page.cursor
+    names = [market.market_ticker for market in parts]
+    assert len(names) == len(set(names)) > 70
+    assert {market.market_ticker for market in whole.items} <= set(names)
 
 
 def test_a_market_keeps_all_of_its_json(rest):
-    first = next(rest.markets(status="open")).read
-    market = rest.market(first.ticker)
-    assert market.read.ticker == first.ticker
-    assert b'"price_ranges"' in market.body
-    with pytest.raises(NotFound):
-        rest.market("KXNONE-1")
+    [first, second] = rest.markets_page("live", status="open", limit=2).items
+    named = rest.markets_named("live", [first.market_ticker, "KXNONE-1", second.market_ticker])
+    assert {one.market_ticker for one in named.items} == {
+        first.market_ticker,
+        second.market_ticker,
+    }
+    assert all(b'"price_ranges"' in one.metadata for one in named.items)
+
+
+def test_single_events_and_series_are_read_and_those_unknown_are_not_found(rest):
+    [event] = rest.events_page(limit=1).items
+    [same] = rest.event(event.event_ticker).items
+    assert same == event
+    series = rest.series_list().items[0]
+    assert rest.series_one(series.series_ticker).items == [series]
+    for ask in (rest.event, rest.series_one):
+        with pytest.raises(NotFound):
+            ask("KXNONE")
 
 
 def test_candles_equal_the_trades_they_are_made_of(rest):

@@ -11,6 +11,13 @@ import msgspec
 import psycopg
 
 from kalshi_platform.storage.leases import LOADER, RECORDER
+from kalshi_platform.storage.reads.reference_status import (
+    REFERENCE_STATUS,
+    Reference,
+    ReferenceRead,
+    reference_from,
+    reference_reasons,
+)
 
 # What the ingesting processes write to `ingestion_metrics`, one row per label set.
 MESSAGES = "messages_total"  # by channel
@@ -60,6 +67,7 @@ SELECT json_build_object(
                           SELECT FROM stale_candles LIMIT {_COUNTED}) AS counted),
     'oldest_stale_candle_at', (SELECT min(noted_at) FROM (
                                    SELECT noted_at FROM stale_candles LIMIT {_COUNTED}) AS seen),
+    'reference', {REFERENCE_STATUS},
     'recorder_runs', EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
                              AND classid = 0 AND objsubid = 1 AND objid = {RECORDER}
                              AND database = (SELECT oid FROM pg_database
@@ -118,6 +126,7 @@ class Status(msgspec.Struct, frozen=True):
     tape_backlog_bytes: int | None = None
     checkpoints: list[Checkpoint] = []
     metrics: list[Metric] = []
+    reference: Reference | None = None
 
 
 class _Read(msgspec.Struct):
@@ -129,6 +138,7 @@ class _Read(msgspec.Struct):
     rejected_today: int
     stale_candles: int
     oldest_stale_candle_at: datetime | None
+    reference: ReferenceRead
     recorder_runs: bool
     loader_runs: bool
 
@@ -167,6 +177,8 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
         reasons.append(f"a gap has been open for {gap_age:.0f} s")
     if candle_age is not None and candle_age > CANDLES_SECONDS:
         reasons.append(f"candles have not been refreshed for {candle_age:.0f} s")
+    reference = reference_from(read.reference, read.read_at)
+    reasons += reference_reasons(reference)
     backlog = _by_channel(read.metrics, TAPE_BACKLOG).get(None)
     return Status(
         status="degraded" if reasons else "ok",
@@ -185,6 +197,7 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
         tape_backlog_bytes=None if backlog is None else int(backlog),
         checkpoints=read.checkpoints,
         metrics=read.metrics,
+        reference=reference,
     )
 
 
