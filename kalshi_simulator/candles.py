@@ -16,9 +16,9 @@ from kalshi_simulator.exchange import Exchange
 from kalshi_simulator.figures import DOLLAR_E4, HOUR_US, MINUTE_US
 from kalshi_simulator.hashing import Integers
 from kalshi_simulator.layout import Layout
-from kalshi_simulator.ledger import interest_changes
 from kalshi_simulator.markets import Market
 from kalshi_simulator.quotes import STEP_US, quotes_of_market
+from kalshi_simulator.tallies import interest_changes
 
 
 @dataclass(frozen=True, slots=True)

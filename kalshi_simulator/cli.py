@@ -103,6 +103,22 @@ def serve(
             min=1,
         ),
     ] = None,
+    dormant_markets: Annotated[
+        int,
+        typer.Option(
+            help="Markets listed over REST that never trade, besides the others.",
+            envvar="KALSHI_SIMULATOR_DORMANT_MARKETS",
+            min=0,
+        ),
+    ] = 0,
+    combo_births_per_second: Annotated[
+        int,
+        typer.Option(
+            help="Load mode: combos created so many a second, and never heard of again.",
+            envvar="KALSHI_SIMULATOR_COMBO_BIRTHS_PER_SECOND",
+            min=0,
+        ),
+    ] = 0,
     credentials: Annotated[Path, _CREDENTIALS] = Path(".kalshi-simulator"),
     public_key: Annotated[list[str] | None, _PUBLIC_KEY] = None,
     state: Annotated[
@@ -131,6 +147,8 @@ def serve(
         public_keys=public_key or [],
         state=state,
         read_tokens_per_second=read_tokens_per_second,
+        dormant_markets=dormant_markets,
+        combo_births_per_second=combo_births_per_second,
     )
     try:
         asyncio.run(serving.serve(options))

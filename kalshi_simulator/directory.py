@@ -64,6 +64,7 @@ class Directory:
         self._unsettled: list[Market] = []
         self._weeded_us = 0
         self._by_series: dict[str, list[Market]] = {}
+        self._values: dict[tuple[int, int], int] = {}
         self._recent: dict[tuple[int, int], Market] = {}
         self._next_instance = [
             0 if not lively else int((layout.begins_us - origin) // period)
@@ -112,6 +113,7 @@ class Directory:
                 )
             self._next_instance[slot] = instance
         self._next_us = min(self._next_created)
+        self._know_values(fresh)
         for market in sorted(fresh, key=lambda market: market.place):
             if market.ticker not in self._markets:
                 self._add(market)
@@ -143,11 +145,12 @@ class Directory:
         slot = self.slot_of(market)
         legs = range(slot.number - slot.leg, slot.number - slot.leg + slot.legs)
         created = min(self._created(leg, market.instance) for leg in legs)
-        leading = self.at_instance(legs[0], market.instance)
+        leading = int(self.layout.key[legs[0]])
+        temper = self.layout.temper(legs[0], hash_of(leading, market.instance))
         repriced = None
-        if leading.temper == schedule.REPRICED:
-            begin, end = schedule.repricing(leading.period_us)
-            repriced = leading.open_us + begin, leading.open_us + end
+        if _fitting(temper, self.plan(market)) == schedule.REPRICED:
+            begin, end = schedule.repricing(market.period_us)
+            repriced = market.open_us + begin, market.open_us + end
         return Event(market.event_ticker, created - _EVENT_BEFORE_US, repriced, [])
 
     def _created(self, slot: int, instance: int) -> int:
@@ -269,12 +272,36 @@ class Directory:
         """Result and settlement value (e4) as told at an instant; None before `determined`."""
         if us < market.determined_us:
             return None
-        value = _value(self.layout, market)
+        value = self._value(market)
         if market.is_amended and us < market.reviewed_us:
             value = 10_000 - value
         if market.temper == schedule.VOID:
             return "void", value
         return {0: "no", 10_000: "yes"}.get(value, "scalar"), value
+
+    def _value(self, market: Market) -> int:
+        """What a yes contract pays in the end (e4)."""
+        place = market.slot, market.instance
+        if place not in self._values:
+            self._know_values([market])
+        return self._values[place]
+
+    def _know_values(self, markets: Sequence[Market]) -> None:
+        """Look up how markets end; all together, for one at a time is slow."""
+        open_ended = []
+        for market in markets:
+            fixed = _fixed_value(market)
+            if fixed is None:
+                open_ended.append(market)
+            else:
+                self._values[market.slot, market.instance] = fixed
+        if not open_ended:
+            return
+        slots = np.array([market.slot for market in open_ended], dtype=np.int64)
+        ends = np.array([market.close_us - 1 for market in open_ended], dtype=np.int64)
+        bids = quotes_at(self.layout, slots, ends).bid_e4().tolist()
+        for market, bid in zip(open_ended, bids, strict=True):
+            self._values[market.slot, market.instance] = 10_000 if bid >= 5_000 else 0
 
     def structure_at(self, market: Market, us: int) -> str:
         """Label of the tick structure in force."""
@@ -294,19 +321,13 @@ def _fitting(temper: int, plan: SeriesPlan) -> int:
     return temper
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=16_384)
 def _names(layout: Layout, slot: int, instance: int, close_us: int) -> Names:
     return names_of(layout, layout.slots[slot], instance, close_us)
 
 
-@lru_cache(maxsize=65_536)
-def _value(layout: Layout, market: Market) -> int:
-    """What a yes contract pays in the end (e4)."""
+def _fixed_value(market: Market) -> int | None:
+    """What a yes contract pays in the end (e4) where its temper says so."""
     if market.temper in (schedule.SCALAR, schedule.VOID):
         return 100 * (1 + market.key % 99)
-    if market.temper == schedule.TIED:
-        return 5_000
-    last = quotes_at(
-        layout, np.array([market.slot]), np.array([market.close_us - 1], dtype=np.int64)
-    )
-    return 10_000 if int(last.bid_e4()[0]) >= 5_000 else 0
+    return 5_000 if market.temper == schedule.TIED else None

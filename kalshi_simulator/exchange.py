@@ -10,7 +10,7 @@ import numpy as np
 from kalshi_simulator import state as states
 from kalshi_simulator.clock import SimulatedClock, wall_us
 from kalshi_simulator.directory import Directory
-from kalshi_simulator.figures import DAY_US
+from kalshi_simulator.figures import DAY_US, parse_instant
 from kalshi_simulator.generation import Rows
 from kalshi_simulator.layout import NEWEST_PLAN, Layout
 from kalshi_simulator.ledger import Epoch, Ledger
@@ -46,8 +46,6 @@ class Exchange:
         )
         for trade in state.injected:
             self.ledger.inject(_row(trade))
-        # What closed markets traded in all; asked for again and again.
-        self._finals: dict[str, Traded] = {}
         self.directory = Directory(self.layout, dormant_markets)
         for touch in state.touches:
             self.directory.touch(touch.us, touch.first, touch.count)
@@ -61,7 +59,13 @@ class Exchange:
         """Trades and settlements before this instant are in the historical tier."""
         return self.state.cutoff_us
 
-    def move_cutoff(self, us: int) -> None:
+    def move_cutoff(self, to: str | None) -> None:
+        """Let the historical tier grow to an instant (ISO 8601), or by a day.
+
+        Raises:
+            ValueError: not an instant.
+        """
+        us = self.cutoff_us + DAY_US if to is None else parse_instant(to)
         self.state.cutoff_us = us
         self.save()
 
@@ -76,7 +80,6 @@ class Exchange:
     def inject(self, trade: TradeState) -> None:
         """Add a trade to the ledger, for good."""
         self.ledger.inject(_row(trade))
-        self._finals.clear()
         self.state.injected.append(trade)
         self.save()
 
@@ -98,17 +101,16 @@ class Exchange:
         end = min(before_us, market.close_us)
         if end <= market.open_us or market.is_dormant:
             return NOTHING_TRADED
-        is_over = end == market.close_us
-        known = self._finals.get(market.ticker) if is_over else None
-        if known is None:
-            opening = self.ledger.totals(market.slot, market.open_us)
-            volume, interest = self.ledger.totals(market.slot, end)
-            volume -= opening[0]
-            last = self.ledger.last_of_slot(market.slot, market.open_us, end) if volume else None
-            known = Traded(volume, max(0, interest - opening[1]), *(last or (0, 0)))
-            if is_over:
-                self._finals[market.ticker] = known
-        return known
+        if end == market.close_us:
+            tally = self.ledger.tally(market.slot, market.instance, end)
+            if tally is not None:
+                interest = max(0, tally.interest)
+                return Traded(tally.volume, interest, tally.last_e4, tally.last_centis)
+        opening = self.ledger.totals(market.slot, market.open_us)
+        volume, interest = self.ledger.totals(market.slot, end)
+        volume -= opening[0]
+        last = self.ledger.last_of_slot(market.slot, market.open_us, end) if volume else None
+        return Traded(volume, max(0, interest - opening[1]), *(last or (0, 0)))
 
     def volume(self, market: Market, before_us: int) -> int:
         """Centis traded in a market before an instant."""

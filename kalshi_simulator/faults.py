@@ -38,6 +38,8 @@ class FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
         code: close code.
         numbered: whether what a stall swallows uses up sequence numbers.
         to: new cutoff (ISO 8601).
+        after_requests: move_cutoff strikes when so many pages of markets or trades, of either
+            tier, have been asked for; unset means now.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
     code: int = 1000
     numbered: bool = False
     to: str | None = None
+    after_requests: int | None = None
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Fault:
     request: FaultRequest
     left: int | None
     until: float | None
-    done: int = 0
+    requests_left: int = 0
 
     def in_force(self) -> bool:
         return (self.left is None or self.left > 0) and (
@@ -90,6 +93,10 @@ class Faults:
             lasting = request.seconds is not None and request.kind not in _AGE_KINDS
             until = time.monotonic() + (request.seconds or 0) if lasting else None
             self.active.append(Fault(request, request.count, until))
+        elif request.kind == "move_cutoff" and request.after_requests is not None:
+            if request.after_requests < 1:
+                raise ValueError("after_requests must be above zero")
+            self.active.append(Fault(request, None, None, request.after_requests))
         elif request.kind not in IMMEDIATE_KINDS:
             known = ", ".join(MESSAGE_KINDS + LASTING_KINDS + IMMEDIATE_KINDS)
             raise ValueError(f"unknown kind {request.kind!r}; known are {known}")
@@ -108,6 +115,16 @@ class Faults:
         for fault in self.active:
             if fault.request.kind == kind:
                 self._count(fault)
+                return fault.request
+        return None
+
+    def page_asked(self) -> FaultRequest | None:
+        """Count a page of markets or trades; the fault that waited for just so many, taken away."""
+        for fault in [fault for fault in self.active if fault.requests_left]:
+            fault.requests_left -= 1
+            if not fault.requests_left:
+                self.active.remove(fault)
+                self.note(fault.request.kind)
                 return fault.request
         return None
 
@@ -135,6 +152,7 @@ class Faults:
                     "kind": fault.request.kind,
                     "channel": fault.request.channel,
                     "left": fault.left,
+                    "requests_left": fault.requests_left,
                     "seconds_left": None
                     if fault.until is None
                     else round(fault.until - time.monotonic(), 3),

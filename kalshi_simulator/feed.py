@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kalshi_simulator import bodies
+from kalshi_simulator.births import Births
 from kalshi_simulator.exchange import Exchange
 from kalshi_simulator.generation import CLOSES, OPENS, ORDER_ENDS, Rows
 from kalshi_simulator.hashing import hash_of, uuid_text
@@ -46,8 +47,19 @@ class Running:
 class Feed:
     """Moves the exchange forward and publishes what happens."""
 
-    def __init__(self, exchange: Exchange, hub: Hub, messages_per_second: int = 0) -> None:
-        """`messages_per_second` above 0 tops the feed up with tickers (load mode)."""
+    def __init__(
+        self,
+        exchange: Exchange,
+        hub: Hub,
+        messages_per_second: int = 0,
+        combo_births_per_second: int = 0,
+    ) -> None:
+        """Both rates are of the wall clock; 0 is off.
+
+        `messages_per_second` tops the feed up with tickers (load mode), `combo_births_per_second`
+        adds combos that are created and never heard of again, as nearly all are.
+        """
+        self._births = Births(combo_births_per_second, exchange.clock.now())
         self.exchange = exchange
         self.hub = hub
         self.messages_per_second = messages_per_second
@@ -81,7 +93,7 @@ class Feed:
             if end == boundary:
                 self._step(end, messages)
             self.at_us = end
-        self._top_up(messages)
+        self._add_load(messages)
         if messages:
             self.hub.publish(messages)
 
@@ -220,16 +232,20 @@ class Feed:
                         messages.append(Message(BOOK, BOOK, ticker, body, yes_body))
             self._books[ticker] = (slot, *fresh)
 
-    def _top_up(self, messages: list[Message]) -> None:
-        """Load mode: tickers that differ in a size only, until the rate is reached."""
+    def _add_load(self, messages: list[Message]) -> None:
+        """What load is asked for, by the wall clock; none while time stands still."""
         now = time.monotonic()
-        passed, self._pumped_at = now - self._pumped_at, now
-        if not self.messages_per_second or not self.hub.clients:
+        passed, self._pumped_at = min(now - self._pumped_at, 0.5), now
+        if not self.hub.clients or self.exchange.clock.stands_still:
             return
-        if self.exchange.clock.stands_still:
-            return
+        messages += self._births.after(passed, self.at_us)
+        if self.messages_per_second:
+            self._top_up(messages, passed)
+
+    def _top_up(self, messages: list[Message], passed: float) -> None:
+        """Tickers that differ in a size only, until the rate is reached."""
         rate = self.messages_per_second
-        self._owed = max(-rate, self._owed + rate * min(passed, 0.5) - len(messages))
+        self._owed = max(-rate, self._owed + rate * passed - len(messages))
         active = [r for r in self._running if r.market.status_at(self.at_us) == "active"]
         if not active:
             return

@@ -7,6 +7,8 @@ The mixer is splitmix64 (Steele, Lea, Flood 2014).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +32,7 @@ def hash_of(*parts: int) -> int:
     return word
 
 
+@lru_cache(maxsize=1_024)
 def text_seed(text: str) -> int:
     """A 64-bit word from a name (FNV-1a), for hashing names together with numbers."""
     word = 0xCBF29CE484222325

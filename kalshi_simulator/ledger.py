@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kalshi_simulator.figures import SECOND_US
-from kalshi_simulator.generation import CLOSES, OPENS, Rows, block_key, trades_of_block
+from kalshi_simulator.generation import Rows, block_key, trades_of_block
 from kalshi_simulator.hashing import Integers
 from kalshi_simulator.layout import Layout
+from kalshi_simulator.tallies import Tallies, Tally, interest_changes
 
 _BLOCK_SECONDS = (3_600, 600, 60, 10, 2)
 _ROWS_PER_BLOCK = 10_000
@@ -97,13 +98,6 @@ class Block:
         return self.by_slot[left:right]
 
 
-def interest_changes(rows: Rows) -> Integers:
-    """What each trade does to open interest, in centis."""
-    opens = (rows.flags & OPENS) != 0
-    closes = (rows.flags & CLOSES) != 0
-    return np.where(opens, rows.centis, np.where(closes, -rows.centis, 0))
-
-
 @dataclass(frozen=True)
 class Injected:
     """A trade added by hand."""
@@ -124,6 +118,9 @@ class Ledger:
         # Before block i: volume and open interest by slot, and trades executed.
         self._opening: list[Integers] = [np.zeros((2, len(layout.slots)), dtype=np.int64)]
         self._executed: list[int] = [0]
+        # Blocks counted in the tallies; each once, whatever is forgotten of the above.
+        self._tallies = Tallies(layout)
+        self._tallied = 0
         self.epochs = epochs
         self._first_ordinals = [0]
         for epoch, following in pairwise(epochs):
@@ -190,12 +187,18 @@ class Ledger:
         ordinal = self.ordinal_at(int(row.us[0]))
         dropped = self._blocks.pop(ordinal, None)
         self._rows_held -= len(dropped.rows) if dropped else 0
+        if ordinal < self._tallied:
+            self._tallies.count(row)
         del self._opening[ordinal + 1 :]
         del self._executed[ordinal + 1 :]
 
     def _open_until(self, ordinal: int) -> None:
         while len(self._opening) <= ordinal:
-            rows = self.block(len(self._opening) - 1).rows
+            number = len(self._opening) - 1
+            rows = self.block(number).rows
+            if number == self._tallied:
+                self._tallies.count(rows)
+                self._tallied += 1
             sums = self._opening[-1].copy()
             np.add.at(sums[0], rows.slot, rows.centis)
             np.add.at(sums[1], rows.slot, interest_changes(rows))
@@ -220,6 +223,15 @@ class Ledger:
         sums = block.sums_by_slot[:, at] - block.sums_by_slot[:, left]
         volume, interest = self._opening[ordinal][:, slot] + sums
         return int(volume), int(interest)
+
+    def tally(self, slot: int, instance: int, close_us: int) -> Tally | None:
+        """What a market that closed at an instant traded in all.
+
+        None when it traded nothing, or when not all of its time has been counted.
+        """
+        if self.ordinal_at(close_us - 1) >= self._tallied:
+            return None
+        return self._tallies.of(slot, instance)
 
     def blocks_between(self, from_us: int, to_us: int) -> range:
         """Ordinals of the blocks that touch [from_us, to_us)."""

@@ -151,7 +151,9 @@ class Event:
 
     def updated_at(self, us: int) -> int:
         """The latest change of the event itself by then; its markets have their own."""
-        return max(self.created_us, *(moment for moment in self.repriced or () if moment <= us), 0)
+        return max(
+            (moment for moment in self.repriced or () if moment <= us), default=self.created_us
+        )
 
     def is_repriced_at(self, us: int) -> bool:
         """Whether its fee is overridden at an instant."""

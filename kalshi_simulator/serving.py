@@ -36,6 +36,8 @@ class ServeOptions:
     public_keys: list[str]
     state: Path | None
     read_tokens_per_second: int
+    dormant_markets: int
+    combo_births_per_second: int
 
 
 async def serve(options: ServeOptions) -> None:
@@ -58,10 +60,11 @@ async def serve(options: ServeOptions) -> None:
         history_trades_per_second=options.history_trades_per_second,
         history_days=options.history_days,
         live_days=options.live_days,
+        dormant_markets=options.dormant_markets,
     )
     faults = Faults()
     hub = Hub(exchange.clock, gatekeeper, faults)
-    feed = Feed(exchange, hub, options.messages_per_second)
+    feed = Feed(exchange, hub, options.messages_per_second, options.combo_births_per_second)
     hub.source = feed
     context = Context(exchange, hub, feed, faults, gatekeeper, Counters())
     rest = RestServer(create_app(context, options.read_tokens_per_second), rest_socket)

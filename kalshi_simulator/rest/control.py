@@ -48,11 +48,8 @@ async def _do_at_once(context: Context, fault: FaultRequest) -> int | None:
         done = await hub.close_clients(fault.code)
     elif fault.kind == "drop_connection":
         done = hub.drop_clients()
-    elif fault.kind == "move_cutoff":
-        exchange = context.exchange
-        exchange.move_cutoff(
-            exchange.cutoff_us + DAY_US if fault.to is None else parse_instant(fault.to)
-        )
+    elif fault.kind == "move_cutoff" and fault.after_requests is None:
+        context.exchange.move_cutoff(fault.to)
         done = 1
     else:
         return None

@@ -18,6 +18,14 @@ from kalshi_simulator.signing import KEY_HEADER, Gatekeeper, Refused
 REQUEST_COST = 10
 BUCKET_SECONDS = 3
 _ANONYMOUS = ""
+_API = "/trade-api/v2"
+_PAGES = {
+    f"{_API}{tier}{what}"
+    for tier, what in (
+        ("", "/markets"), ("/historical", "/markets"),
+        ("/markets", "/trades"), ("/historical", "/trades"),
+    )
+}  # fmt: skip
 
 
 @dataclass
@@ -72,6 +80,11 @@ class Gate:
         refusal = self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, send)
+            return
+        if scope["path"] in _PAGES and (moving := self.context.faults.page_asked()) is not None:
+            # This page is still answered by the old cutoff: the caller learns of it too late.
+            await self.app(scope, receive, send)
+            self.context.exchange.move_cutoff(moving.to)
             return
         await self.app(scope, receive, send)
 

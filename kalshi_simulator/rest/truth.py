@@ -117,12 +117,12 @@ async def settlements(request: Request) -> Response:
     def parts() -> Iterator[str]:
         for first in range(0, len(decided), _AT_ONCE):
             some = decided[first : first + _AT_ONCE]
-            yield _written([_settlement(exchange, market, now) for market in some])
+            yield _written([settlement_view(exchange, market, now) for market in some])
 
     return _lines(parts())
 
 
-def _settlement(exchange: Exchange, market: Market, now: int) -> dict[str, Any]:
+def settlement_view(exchange: Exchange, market: Market, now: int) -> dict[str, Any]:
     versions = []
     for told_us, status in market.outcome_steps():
         outcome = exchange.directory.outcome_at(market, told_us)
