@@ -341,7 +341,7 @@ markets = Table(
     Index(
         "markets_listed",
         "market_ticker",
-        postgresql_include=[*_STATUS_COLUMNS, "outcome_status", "words"],
+        postgresql_include=["series_ticker", *_STATUS_COLUMNS, "outcome_status", "words"],
     ),
     Index(
         "markets_by_series",
@@ -356,7 +356,13 @@ markets = Table(
         postgresql_include=[*_STATUS_COLUMNS, "words"],
         postgresql_where=text("outcome_status IS NULL"),
     ),
-    Index("markets_live_by_close", "closes_at", postgresql_where=text("outcome_status IS NULL")),
+    Index(
+        "markets_live_by_close",
+        "closes_at",
+        "market_ticker",
+        postgresql_include=["opens_at", "is_paused", "told_status"],
+        postgresql_where=text("outcome_status IS NULL"),
+    ),
     Index("markets_live_by_open", "opens_at", postgresql_where=text("outcome_status IS NULL")),
     Index("markets_paused", "market_ticker", postgresql_where=text("is_paused")),
     Index(
