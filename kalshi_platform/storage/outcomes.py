@@ -19,6 +19,8 @@ LIFECYCLE: Final = "lifecycle"
 _ONE_SECOND = timedelta(seconds=1)
 # At one instant, the order in which a market can have had them.
 _RANKS = {"determined": 0, "disputed": 1, "amended": 2, FINALIZED: 3}
+# What the stream tells once a dispute is over; one that is dismissed, REST alone shows.
+_REVIEWED = ("disputed", "determined")
 _BEFORE_ANY_OUTCOME = {"initialized", "active", "inactive", "closed"}
 
 
@@ -95,6 +97,9 @@ class Outcome:
         if not standing:
             return
         paid = standing[-1]
+        following = self.versions[len(standing) : len(standing) + 1]
+        if self.settled_at is None and following and following[0].status == FINALIZED:
+            paid = following[0]
         if paid.status != FINALIZED:
             self._add(
                 paid._replace(
@@ -107,7 +112,7 @@ class Outcome:
             )
             self.settled_at = max(at, self.settled_at or at)
         elif self.settled_at is None:
-            # REST told the final state without its time.
+            # REST told the final state without its time, as of when it last changed.
             self._replace(paid, paid._replace(effective_at=at))
             self.settled_at = at
 
@@ -178,17 +183,23 @@ def _in_order(versions: Iterable[Version]) -> tuple[Version, ...]:
             version = version._replace(
                 result=last.result, settlement_value_micros=last.settlement_value_micros
             )
+        elif version.status == last.status == FINALIZED and last.source == LIFECYCLE:
+            # REST names the result that was paid; an amendment may have escaped us.
+            if version.agrees(last):
+                version = _with_value(version, last)
+            recorded_at = min(last.recorded_at, version.recorded_at)
+            kept[-1] = version._replace(recorded_at=recorded_at)
+            continue
         if not version.agrees(last):
             if version.status == "determined":
                 version = version._replace(status="amended")
             kept.append(version)
+        elif version.source == LIFECYCLE and (last.status, version.status) == _REVIEWED:
+            kept.append(version._replace(status="amended"))  # to the same result
         elif _repeats(version, last):
             kept[-1] = _merged(last, version)
         else:
-            if version.settlement_value_micros is None:
-                value = last.settlement_value_micros
-                version = version._replace(settlement_value_micros=value)
-            kept.append(version)
+            kept.append(_with_value(version, last))
     return tuple(kept)
 
 
@@ -204,16 +215,18 @@ def _repeats(version: Version, last: Version) -> bool:
 
 
 def _merged(last: Version, again: Version) -> Version:
-    """Two statements of one version. REST knows the time of a payment to the microsecond; that of
-    a determination is the earlier one, since REST tells only when it last changed."""
-    merged = last
-    if last.settlement_value_micros is None:
-        merged = merged._replace(settlement_value_micros=again.settlement_value_micros)
-    if last.status == again.status == FINALIZED and last.source == LIFECYCLE != again.source:
-        merged = merged._replace(effective_at=again.effective_at)
+    """Two statements of one version: the earlier one, since REST tells when it last changed."""
+    merged = _with_value(last, again)
     if last.status != FINALIZED or again.status == FINALIZED:
         merged = _confirmed(merged, again)
     return merged._replace(recorded_at=min(last.recorded_at, again.recorded_at))
+
+
+def _with_value(version: Version, agreeing: Version) -> Version:
+    """`version` with its value, if only the other one told it."""
+    if version.settlement_value_micros is not None:
+        return version
+    return version._replace(settlement_value_micros=agreeing.settlement_value_micros)
 
 
 def _confirmed(version: Version, told: Version) -> Version:
