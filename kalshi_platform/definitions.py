@@ -9,12 +9,15 @@ from kalshi_platform.orchestration.assets.feed import (
     quotes,
     raw_trades,
 )
+from kalshi_platform.orchestration.assets.reference import reference
 from kalshi_platform.orchestration.assets.trades import trades
 from kalshi_platform.orchestration.automation import (
     candles_each_minute,
     certify_candles_job,
+    certify_reference_job,
     certify_trades_job,
     certify_yesterdays_candles,
+    certify_yesterdays_reference,
     certify_yesterdays_trades,
     check_each_hour,
     check_today_job,
@@ -22,11 +25,13 @@ from kalshi_platform.orchestration.automation import (
     partitions_each_hour,
     refresh_candles_job,
 )
-from kalshi_platform.orchestration.checks import candles_checks, trades_checks
+from kalshi_platform.orchestration.checks import candles_checks, reference_checks, trades_checks
 from kalshi_platform.orchestration.keeper import stream_keeper
+from kalshi_platform.orchestration.reference_keeper import reference_keeper
 from kalshi_platform.orchestration.report import feed_report
 from kalshi_platform.orchestration.resources import resources
 from kalshi_platform.orchestration.stream import stream_job
+from kalshi_platform.orchestration.sync import census_job, refresh_reference
 
 defs = dg.Definitions(
     assets=[
@@ -38,21 +43,27 @@ defs = dg.Definitions(
         # made by runs, by UTC day
         trades,
         candles,
+        # settlements, markets, events, series: written by the stream, synced with REST each minute
+        reference,
     ],
-    asset_checks=[trades_checks, candles_checks],
+    asset_checks=[trades_checks, candles_checks, reference_checks],
     jobs=[
         stream_job,
         refresh_candles_job,
         certify_trades_job,
         certify_candles_job,
+        refresh_reference,
+        census_job,
+        certify_reference_job,
         check_today_job,
         partitions_ahead_job,
     ],
-    sensors=[stream_keeper, feed_report],
+    sensors=[stream_keeper, feed_report, reference_keeper],
     schedules=[
         candles_each_minute,
         certify_yesterdays_trades,
         certify_yesterdays_candles,
+        certify_yesterdays_reference,
         check_each_hour,
         partitions_each_hour,
     ],

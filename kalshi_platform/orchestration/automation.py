@@ -11,9 +11,11 @@ import dagster as dg
 import psycopg
 
 from kalshi_platform.orchestration.assets.candles import TABLES, CandleRun
+from kalshi_platform.orchestration.assets.reference import TABLES as REFERENCE_TABLES
 from kalshi_platform.orchestration.resources import Database, first_line
 from kalshi_platform.orchestration.runs import days_ago, purge_runs
 from kalshi_platform.orchestration.stream import MAX_RUNTIME_TAG, ROLE_TAG
+from kalshi_platform.orchestration.sync import refresh_reference
 
 _RUNNING = dg.DefaultScheduleStatus.RUNNING
 _CANDLES = dg.AssetSelection.assets(*TABLES)
@@ -36,10 +38,16 @@ certify_candles_job = dg.define_asset_job(
     description="Rebuild a day's candles from its trades and check them.",
     tags={ROLE_TAG: "certify", MAX_RUNTIME_TAG: "7200"},
 )
+certify_reference_job = dg.define_asset_job(
+    "certify_reference",
+    selection=dg.AssetSelection.assets(*REFERENCE_TABLES),
+    description="Ask the exchange for a day's markets, events and outcomes and check them.",
+    tags={ROLE_TAG: "certify", MAX_RUNTIME_TAG: "21600"},
+)
 check_today_job = dg.define_asset_job(
     "check_today",
-    selection=dg.AssetSelection.checks_for_assets(*TABLES, "trades"),
-    description="Run the checks of trades and candles on today's rows.",
+    selection=dg.AssetSelection.checks_for_assets(*TABLES, *REFERENCE_TABLES, "trades"),
+    description="Run all checks on today's rows.",
     tags={ROLE_TAG: "checks", MAX_RUNTIME_TAG: "3600"},
 )
 
@@ -62,8 +70,14 @@ class History(dg.Config):
     keep_days: int = 7
 
 
-# 1,500 runs a day whose days later runs report again: what certifies a day is kept.
-_FLEETING = (refresh_candles_job.name, check_today_job.name, "partitions_ahead_job", "stream_job")
+# 3,000 runs a day whose days later runs report again: what certifies a day is kept.
+_FLEETING = (
+    refresh_candles_job.name,
+    refresh_reference.name,
+    check_today_job.name,
+    "partitions_ahead_job",
+    "stream_job",
+)
 
 
 @dg.op(description="Take old runs of the jobs that run all day out of Dagster's books.")
@@ -131,6 +145,19 @@ def certify_yesterdays_trades(context: dg.ScheduleEvaluationContext) -> dg.RunRe
     description="Yesterday's candles, half an hour after its trades.",
 )
 def certify_yesterdays_candles(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    return _yesterday(context)
+
+
+@dg.schedule(
+    # After the trades, whose sweep names markets that the stream did not; and once more when all
+    # that closed late in the evening is settled.
+    cron_schedule=["10 1 * * *", "10 4 * * *"],
+    job=certify_reference_job,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Yesterday's markets, events and outcomes, after its trades.",
+)
+def certify_yesterdays_reference(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return _yesterday(context)
 
 

@@ -14,7 +14,7 @@ import dagster as dg
 
 from kalshi_platform.orchestration.partitions import day_of, today
 from kalshi_platform.orchestration.resources import Database
-from kalshi_platform.transform import quality
+from kalshi_platform.transform import quality, quality_reference
 
 
 class Place(NamedTuple):
@@ -36,7 +36,18 @@ PLACES = {
     # Healing over REST loses the feed's order; such opens and closes are counted, not wrong.
     "ties_decided": Place("candles_1m", _WARN),
     "volume_kept": Place("candles_1d"),
+    # Asked again until REST answers; what nobody would ask again for is an error.
+    "traded_markets_known": Place("markets", _WARN),
+    "hierarchy_complete": Place("markets", _WARN),
+    "past_markets_have_outcomes": Place("settlements"),
+    "outcome_value_matches_result": Place("settlements"),
+    "outcomes_are_their_last_version": Place("settlements"),
+    "settlements_confirmed": Place("settlements", _WARN),
+    "events_belong_to_series": Place("events", _WARN),
 }
+
+
+CHECKS = (*quality.CHECKS, *quality_reference.CHECKS)
 
 
 def _specs(assets: Container[str]) -> list[dg.AssetCheckSpec]:
@@ -47,13 +58,14 @@ def _specs(assets: Container[str]) -> list[dg.AssetCheckSpec]:
             description=check.description,
             blocking=PLACES[check.name].blocking,
         )
-        for check in quality.CHECKS
+        for check in CHECKS
         if PLACES[check.name].asset in assets
     ]
 
 
 CHECKS_OF_TRADES = _specs(("trades",))
 CHECKS_OF_CANDLES = _specs(("candles_1m", "candles_1h", "candles_1d"))
+CHECKS_OF_REFERENCE = _specs(("series", "events", "markets", "settlements"))
 
 
 @dg.multi_asset_check(name="trades_checks", specs=CHECKS_OF_TRADES)
@@ -72,11 +84,23 @@ def candles_checks(
     yield from _results(context, database, CHECKS_OF_CANDLES)
 
 
+# As of the assets, any of which may be asked for alone.
+@dg.multi_asset_check(name="reference_checks", specs=CHECKS_OF_REFERENCE, can_subset=True)
+def reference_checks(
+    context: dg.AssetCheckExecutionContext, database: Database
+) -> Iterator[dg.AssetCheckResult]:
+    """Check the run's days of markets, events and outcomes; without a day: today's."""
+    asked = context.selected_asset_check_keys
+    yield from _results(
+        context, database, [spec for spec in CHECKS_OF_REFERENCE if spec.key in asked]
+    )
+
+
 def _results(
     context: dg.AssetCheckExecutionContext, database: Database, specs: Sequence[dg.AssetCheckSpec]
 ) -> Iterator[dg.AssetCheckResult]:
     days = days_of(context)
-    queries = {check.name: check.query for check in quality.CHECKS}
+    queries = {check.name: check.query for check in CHECKS}
     engine = database.engine()
     try:
         for spec in specs:
@@ -109,12 +133,25 @@ def days_of(context: dg.AssetCheckExecutionContext) -> list[date]:
 
 
 def _shown(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures as the UI takes them; whole numbers that SQL returns as numeric stay whole."""
-    return {
-        name: int(value)
-        if isinstance(value, Decimal) and value == int(value)
-        else value
-        if isinstance(value, int | float | str)
-        else str(value)
-        for name, value in details.items()
-    }
+    """Figures as the UI takes them: whole numbers stay whole, rows are a table."""
+    return {name: shown for name, value in details.items() if (shown := _value(value)) is not None}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return _table(value)
+    if isinstance(value, Decimal) and value == int(value):
+        return int(value)
+    return value if isinstance(value, int | float | str) else str(value)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue | None:
+    """Rows named in a check's answer, all with the same columns; None for no row."""
+    if not rows:
+        return None
+    schema = dg.TableSchema([dg.TableColumn(name, "text") for name in rows[0]])
+    records = [
+        dg.TableRecord({name: "" if value is None else str(value) for name, value in row.items()})
+        for row in rows
+    ]
+    return dg.MetadataValue.table(records, schema)

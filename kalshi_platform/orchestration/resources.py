@@ -21,6 +21,7 @@ from kalshi_platform.storage.recorded_exchange import claim_database, claim_home
 if TYPE_CHECKING:
     from kalshi_platform.exchange.rest import RestClient
     from kalshi_platform.ingest.service import RecordingOptions
+    from kalshi_platform.storage.budget import Priority
 
 
 class Database(dg.ConfigurableResource[Any]):
@@ -50,15 +51,26 @@ class Exchange(dg.ConfigurableResource[Any]):
     key_id: str
     private_key_path: str
 
-    def rest(self, database: Database, stop: threading.Event | None = None) -> "RestClient":
+    def rest(
+        self,
+        database: Database,
+        stop: threading.Event | None = None,
+        *,
+        priority: "Priority | None" = None,
+        retry_seconds: float = 60.0,
+    ) -> "RestClient":
         """A REST client on the budget that all processes share; close it after use.
+
+        Args:
+            priority: among the calls of all processes; the last, that of long work, by default.
+            retry_seconds: how long one call is repeated before its error is raised.
 
         Raises:
             OtherExchange: the database records another exchange.
         """
         from kalshi_platform.exchange.rest import RestClient
         from kalshi_platform.exchange.signing import Signer
-        from kalshi_platform.storage.budget import PostgresBudget
+        from kalshi_platform.storage.budget import PostgresBudget, Priority
 
         settings = Settings()
         with database.connect() as connection:
@@ -66,8 +78,13 @@ class Exchange(dg.ConfigurableResource[Any]):
         return RestClient(
             self.rest_url,
             Signer.from_pem(self.key_id, Path(self.private_key_path)),
-            PostgresBudget(database.url, settings.rest_tokens_per_second),
+            PostgresBudget(
+                database.url,
+                settings.rest_tokens_per_second,
+                priority=priority or Priority.CENSUS,
+            ),
             stop=stop,
+            retry_seconds=retry_seconds,
         )
 
     def recording(self, database: Database, tape_folder: Path) -> "RecordingOptions":

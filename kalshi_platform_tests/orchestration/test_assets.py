@@ -13,19 +13,23 @@ import pytest
 from kalshi_platform.definitions import defs
 from kalshi_platform.orchestration import checks
 from kalshi_platform.orchestration.assets.candles import CandleRun, candles
+from kalshi_platform.orchestration.assets.reference import reference
 from kalshi_platform.orchestration.assets.trades import trades
 from kalshi_platform.orchestration.automation import (
     candles_each_minute,
     check_today_job,
     make_partitions,
 )
-from kalshi_platform.orchestration.checks import candles_checks, trades_checks
+from kalshi_platform.orchestration.checks import (
+    candles_checks,
+    reference_checks,
+    trades_checks,
+)
 from kalshi_platform.orchestration.report import feed_report
 from kalshi_platform.orchestration.resources import ENVIRONMENT, Database, Exchange, Home
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.partitions import ensure_partitions
-from kalshi_platform.transform import quality
 
 DAY = date(2026, 3, 5)
 TODAY = datetime.now(UTC).date()
@@ -152,8 +156,8 @@ def asked_alone(monkeypatch, database):
 
     def ask() -> dict[str, dg.AssetCheckEvaluation]:
         job = dg.Definitions(
-            assets=[trades, candles],
-            asset_checks=[trades_checks, candles_checks],
+            assets=[trades, candles, reference],
+            asset_checks=[trades_checks, candles_checks, reference_checks],
             jobs=[check_today_job],
             resources={
                 "database": Database(url=database),
@@ -168,6 +172,12 @@ def asked_alone(monkeypatch, database):
 
 def test_a_right_day_passes_every_check(database, asked_alone):
     land(database)
+    with connect(database) as connection:
+        connection.execute(
+            "INSERT INTO markets (market_ticker, event_ticker, metadata) VALUES"
+            " ('KXTEST-A', 'KXTEST', '{}')"
+        )
+        connection.execute("INSERT INTO events (event_ticker, metadata) VALUES ('KXTEST', '{}')")
     materialize(database)
     assert {name: check.passed for name, check in asked_alone().items()} == dict.fromkeys(
         checks.PLACES, True
@@ -208,7 +218,7 @@ def test_an_open_gap_warns_and_stops_nothing(database, asked_alone):
 
 
 def test_every_check_of_the_day_has_its_place():
-    assert set(checks.PLACES) == {check.name for check in quality.CHECKS}
+    assert set(checks.PLACES) == {check.name for check in checks.CHECKS}
 
 
 @pytest.fixture(autouse=True)

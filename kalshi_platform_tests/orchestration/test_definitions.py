@@ -26,7 +26,7 @@ def test_definitions_load():
     dg.Definitions.validate_loadable(defs)
 
 
-def test_lineage_goes_from_the_tape_to_the_day_candle():
+def test_lineage_goes_from_the_tape_to_the_day_candle_and_to_the_series():
     upstream = {name: {d.asset_key.to_user_string() for d in s.deps} for name, s in specs().items()}
     assert upstream == {
         "feed_tape": set(),
@@ -37,6 +37,10 @@ def test_lineage_goes_from_the_tape_to_the_day_candle():
         "candles_1m": {"trades"},
         "candles_1h": {"candles_1m"},
         "candles_1d": {"candles_1h"},
+        "settlements": {"lifecycle_events"},
+        "markets": {"lifecycle_events", "raw_trades", "settlements"},
+        "events": {"lifecycle_events", "markets"},
+        "series": {"events"},
     }
 
 
@@ -116,8 +120,16 @@ def test_no_run_but_the_streams_waits_for_the_streams_place():
         for limit in runs["tag_concurrency_limits"]
     }
     assert limits["stream"] == 2  # one that hands over, one that takes over
-    # A stream, the candles of a minute and all backfills together leave a place free.
-    assert (
-        limits["stream"] + limits["candles"] + limits["dagster/backfill"]
-        < runs["max_concurrent_runs"]
-    )
+    # A stream, what runs each minute, a census and all backfills together leave a place free.
+    assert set(limits) == {"stream", "candles", "reference", "census", "dagster/backfill"}
+    assert sum(limits.values()) < runs["max_concurrent_runs"]
+
+
+def test_the_sync_of_each_minute_does_not_wait_for_a_sweep_of_days():
+    for name in ("refresh_reference", "census"):
+        nodes = defs.resolve_job_def(name).graph.node_dict.values()
+        assert all(node.definition.pool is None for node in nodes)
+    assert {asset.op.pool for asset in defs.assets if isinstance(asset, dg.AssetsDefinition)} == {
+        "kalshi_rest",
+        None,
+    }

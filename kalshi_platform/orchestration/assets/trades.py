@@ -5,7 +5,6 @@ lands what is missing. A day before recording began has everything missing: the 
 """
 
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import dagster as dg
 from kalshi_platform.orchestration.assets.feed import OWNERS, raw_trades
 from kalshi_platform.orchestration.columns import same_columns, table_metadata
 from kalshi_platform.orchestration.partitions import day_of, utc_days
+from kalshi_platform.orchestration.progress import log_progress
 from kalshi_platform.orchestration.resources import Database, Exchange
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.reads.days import rows_of_day
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 REST_POOL = "kalshi_rest"
 _DAYS_PER_RUN = 3
-_LOG_EVERY = 0.1
 
 
 @dg.asset(
@@ -65,9 +64,8 @@ def trades(
     try:
         with exchange.rest(database, stop) as rest:
             for day in days:
-                report = sweep_day(
-                    database.url, rest, day, on_progress=_progress(context, str(day)), stop=stop
-                )
+                progress = log_progress(context.log, f"of {day} compared")
+                report = sweep_day(database.url, rest, day, on_progress=progress, stop=stop)
                 with database.connect() as connection:
                     count = rows_of_day(connection, "trades", day)
                 if not report.complete:
@@ -98,16 +96,3 @@ def _metadata(report: "DayReport") -> dict[str, Any]:
         table = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
         metadata["differences"] = dg.MetadataValue.md(table)
     return metadata
-
-
-def _progress(context: dg.AssetExecutionContext, day: str) -> Callable[[float], None]:
-    """Log how far the sweep is, in steps of a tenth."""
-    logged = 0.0
-
-    def log(fraction: float) -> None:
-        nonlocal logged
-        if fraction >= logged + _LOG_EVERY or fraction >= 1 > logged:
-            logged = fraction
-            context.log.info("%s: %.0f %% of the day compared", day, 100 * fraction)
-
-    return log
