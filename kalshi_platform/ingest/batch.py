@@ -227,7 +227,7 @@ class Batch(Rows):
         if market is not None and not is_ordinary(market) and row.event_type == "created":
             return  # a thousand a second; one that is traded is asked for over REST
         try:
-            change = read_change(row.message_type, message)
+            change = read_change(row.message_type, bytes(message))
         except Unreadable:
             if market is not None and is_ordinary(market):
                 self.unread_markets.add(market)
