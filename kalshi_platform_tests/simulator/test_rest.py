@@ -198,6 +198,12 @@ def test_events_and_series_hang_together(rest: httpx.Client):
     combos = rest.get("/events/multivariate").json()["events"]
     assert combos
     assert all(event["event_ticker"].startswith("KXMVE") for event in combos)
+    alone = rest.get(f"/events/{combos[0]['event_ticker']}").json()
+    assert alone["event"] == combos[0]
+    assert {leg["side"] for m in alone["markets"] for leg in m["mve_selected_legs"]} <= {
+        "yes",
+        "no",
+    }
     assert rest.get("/series/KXBTC15M").json()["series"]["categories"] == ["Crypto"]
     assert rest.get("/series/NOPE").status_code == rest.get("/events/NOPE").status_code == 404
 
