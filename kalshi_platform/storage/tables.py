@@ -274,6 +274,13 @@ events = Table(
         "events_listed", "event_ticker", postgresql_include=["series_ticker", "category", "words"]
     ),
     Index("events_by_series", "series_ticker", "event_ticker"),
+    Index("events_by_category", "category", "event_ticker"),
+    Index(
+        "events_without_category",
+        "series_ticker",
+        "event_ticker",
+        postgresql_where=text("category IS NULL"),
+    ),
     _by_word("events"),
     Index("events_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
     Index("events_not_found", "not_found_at", postgresql_where=text("not_found_at IS NOT NULL")),
