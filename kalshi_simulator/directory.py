@@ -4,45 +4,24 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
-from kalshi_simulator import schedule, ticks
+from kalshi_simulator import making, schedule, ticks
 from kalshi_simulator.dormant import (
     MARKETS_PER_SERIES,
     dormant_markets,
     dormant_names,
     dormant_plans,
 )
-from kalshi_simulator.figures import DAY_US, HOUR_US, MINUTE_US, SECOND_US
-from kalshi_simulator.hashing import hash_of
-from kalshi_simulator.layout import QUIET, Layout, SeriesPlan, Slot
+from kalshi_simulator.figures import DAY_US, HOUR_US
+from kalshi_simulator.layout import Layout, SeriesPlan, Slot
 from kalshi_simulator.markets import NEVER, Event, Market
-from kalshi_simulator.names import Names, names_of
+from kalshi_simulator.moments import Moments
+from kalshi_simulator.names import Names
 from kalshi_simulator.quotes import quotes_at
 
 _EVENT_BEFORE_US = 1_000  # an event is there so long before its first market
-
-
-class Moments:
-    """Markets by the instants at which something of theirs happens; instants of a minute share."""
-
-    def __init__(self) -> None:
-        self._minutes: dict[int, list[Market]] = {}
-
-    def add(self, us: int, market: Market) -> None:
-        self._minutes.setdefault(us // MINUTE_US, []).append(market)
-
-    def between(self, low_us: int, high_us: int) -> list[Market]:
-        """Markets with a moment in [low_us, high_us], and a few more; in order of creation."""
-        low, high = low_us // MINUTE_US, high_us // MINUTE_US
-        if high - low < len(self._minutes):
-            minutes = [minute for minute in range(low, high + 1) if minute in self._minutes]
-        else:
-            minutes = [minute for minute in self._minutes if low <= minute <= high]
-        found = {market.ticker: market for minute in minutes for market in self._minutes[minute]}
-        return sorted(found.values(), key=lambda market: market.place)
 
 
 class Directory:
@@ -73,7 +52,8 @@ class Directory:
             )
         ]
         self._next_created = [
-            self._created(slot, instance) for slot, instance in enumerate(self._next_instance)
+            making.created_us(self.layout, slot, instance)
+            for slot, instance in enumerate(self._next_instance)
         ]
         self._next_us = 0
         self._dormant = dormant_markets(layout.seed, dormant, layout.begins_us)
@@ -97,7 +77,7 @@ class Directory:
     def names(self, market: Market) -> Names:
         if market.is_dormant:
             return dormant_names(market)
-        return _names(self.layout, market.slot, market.instance, market.planned_close_us)
+        return making.names(self.layout, market.slot, market.instance, market.planned_close_us)
 
     def advance(self, now_us: int) -> None:
         """Create the markets whose time to be created has come."""
@@ -106,10 +86,12 @@ class Directory:
         fresh: list[Market] = []
         for slot, instance in enumerate(self._next_instance):
             while self._next_created[slot] <= now_us:
-                fresh.append(self.build(slot, instance))
+                fresh.append(making.build(self.layout, slot, instance))
                 instance += 1
                 self._next_created[slot] = (
-                    self._created(slot, instance) if self.layout.lively[slot] else NEVER
+                    making.created_us(self.layout, slot, instance)
+                    if self.layout.lively[slot]
+                    else NEVER
                 )
             self._next_instance[slot] = instance
         self._next_us = min(self._next_created)
@@ -144,66 +126,12 @@ class Directory:
             return Event(market.event_ticker, market.created_us - _EVENT_BEFORE_US, None, [])
         slot = self.slot_of(market)
         legs = range(slot.number - slot.leg, slot.number - slot.leg + slot.legs)
-        created = min(self._created(leg, market.instance) for leg in legs)
-        leading = int(self.layout.key[legs[0]])
-        temper = self.layout.temper(legs[0], hash_of(leading, market.instance))
+        created = min(making.created_us(self.layout, leg, market.instance) for leg in legs)
         repriced = None
-        if _fitting(temper, self.plan(market)) == schedule.REPRICED:
+        if making.temper_of(self.layout, legs[0], market.instance) == schedule.REPRICED:
             begin, end = schedule.repricing(market.period_us)
             repriced = market.open_us + begin, market.open_us + end
         return Event(market.event_ticker, created - _EVENT_BEFORE_US, repriced, [])
-
-    def _created(self, slot: int, instance: int) -> int:
-        open_us = int(self.layout.origin_us[slot]) + instance * int(self.layout.period_us[slot])
-        return open_us - self.layout.slots[slot].series.lead_us - slot % 7 * 1_013 - 500_017
-
-    def build(self, slot: int, instance: int) -> Market:
-        """Compute one market, whether its time has come or not."""
-        layout = self.layout
-        plan = layout.slots[slot].series
-        open_us = int(layout.origin_us[slot]) + instance * int(layout.period_us[slot])
-        planned = close = open_us + int(layout.period_us[slot])
-        period = planned - open_us
-        key = hash_of(int(layout.key[slot]), instance)
-        temper = _fitting(layout.temper(slot, key), plan)
-        created = self._created(slot, instance)
-        changes = [created]
-        recess: tuple[int, int, str] | None = None
-        if temper == schedule.EARLY:
-            close = open_us + schedule.early(period)
-            changes.append(open_us + period * 70 // 100)
-        elif temper == schedule.PAUSED:
-            begin, end = schedule.pause(period)
-            recess = open_us + begin, open_us + end, "inactive"
-            changes += recess[:2]
-        elif temper == schedule.REOPENED:
-            announced, begin, end = schedule.reopening(period)
-            recess = open_us + begin, open_us + end, "closed"
-            changes += (open_us + announced, open_us + end)
-        elif temper == schedule.RENAMED:
-            changes.append(open_us + schedule.renaming(period))
-        elif temper == schedule.NEW_TICKS:
-            changes.append(open_us + schedule.half(period))
-        determined = close + plan.deciding_us + key % (plan.deciding_us // 2)
-        timer = plan.timer_us + key % (2 * SECOND_US)
-        disputed = reviewed = NEVER
-        settled = determined + timer
-        if temper == schedule.AMENDED:
-            reviewed = (determined + settled) // 2
-        elif temper == schedule.DISPUTED:
-            disputed = determined + timer // 2
-            reviewed = disputed + schedule.DISPUTE_US
-            settled = reviewed + timer
-            changes.append(disputed)
-        if reviewed != NEVER:
-            changes.append(reviewed)
-        changes += (determined, settled + schedule.SETTLEMENT_TOLD_US)
-        names = _names(layout, slot, instance, planned)
-        return Market(
-            slot, instance, key, temper, names.ticker, names.event_ticker, created, open_us,
-            planned, close, recess, determined, disputed, reviewed, settled,
-            tuple(sorted(changes)),
-        )  # fmt: skip
 
     def find(self, ticker: str) -> Market | None:
         """A market that has been created, or None."""
@@ -265,7 +193,7 @@ class Directory:
         if found is None:
             if len(self._recent) > 20_000:
                 self._recent.clear()
-            found = self._recent[slot, instance] = self.build(slot, instance)
+            found = self._recent[slot, instance] = making.build(self.layout, slot, instance)
         return found
 
     def outcome_at(self, market: Market, us: int) -> tuple[str, int] | None:
@@ -310,20 +238,6 @@ class Directory:
         ):
             return ticks.STRUCTURES[ticks.DECI_CENT]
         return self.plan(market).structure
-
-
-def _fitting(temper: int, plan: SeriesPlan) -> int:
-    """A temper that leaves something to tell about a market of the series, else QUIET."""
-    if plan.is_combo and temper in (schedule.RENAMED, schedule.REPRICED):
-        return QUIET
-    if temper == schedule.NEW_TICKS and plan.structure != ticks.STRUCTURES[ticks.LINEAR_CENT]:
-        return QUIET
-    return temper
-
-
-@lru_cache(maxsize=16_384)
-def _names(layout: Layout, slot: int, instance: int, close_us: int) -> Names:
-    return names_of(layout, layout.slots[slot], instance, close_us)
 
 
 def _fixed_value(market: Market) -> int | None:

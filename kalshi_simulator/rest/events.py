@@ -20,8 +20,8 @@ from kalshi_simulator.rest.answers import (
     whole,
     yes_or_no,
 )
+from kalshi_simulator.rest.choosing import STATUSES
 from kalshi_simulator.rest.context import Context, context_of
-from kalshi_simulator.rest.markets import STATUSES
 from kalshi_simulator.rest.sight import Sight
 from kalshi_simulator.rest.views import event_view, series_view
 
