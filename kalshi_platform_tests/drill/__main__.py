@@ -7,6 +7,8 @@ trades are held against the exchange's ledger.
 Part two: 2,000 messages/s while Postgres is stopped for a minute. Then every channel's rows are
 counted against what the exchange sent.
 
+Part three: an hour of markets, events and outcomes at 20 × speed; see `reference`.
+
 Ends with exit code 1 unless nothing is missing, nothing is extra, and no gap is open.
 """
 
@@ -23,6 +25,7 @@ from typing import Any
 
 from kalshi_platform.storage.engine import connect
 from kalshi_platform_tests.drill.ground import Ground, ground
+from kalshi_platform_tests.drill.reference import reference_hour
 from kalshi_platform_tests.drill.verdict import trades_against_ledger
 
 # Every fault once; the drill goes round until its time is over.
@@ -65,12 +68,20 @@ def main() -> int:
     parser.add_argument("--trades-per-second", type=float, default=1000)
     parser.add_argument("--kills", type=int, default=24)
     parser.add_argument("--outage-seconds", type=float, default=60)
+    parser.add_argument(
+        "--reference-seconds", type=float, default=3600, help="length of part three, simulated"
+    )
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument(
+        "--parts", type=int, nargs="+", choices=(1, 2, 3), default=[1, 2, 3], help="default: all"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # seen as it happens
-    right = faults_and_kills(options)
-    right &= outage(options)
+    parts = {1: faults_and_kills, 2: outage, 3: reference_hour}
+    # All of them, whatever one finds.
+    found = [part(options) for number, part in parts.items() if number in options.parts]
+    right = all(found)
     print(f"{'PASSED' if right else 'FAILED'} in {time.monotonic() - started:.0f} s")
     return 0 if right else 1
 

@@ -19,11 +19,15 @@ from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.migrate import migrate
 from kalshi_simulator.testing import RunningSimulator, running_simulator
 
-COMMANDS = {"recorder": ["record", "--tape-only"], "loader": ["load"]}
+COMMANDS = {
+    "recorder": ["record", "--tape-only"],
+    "loader": ["load"],
+    "reference": ["reference"],
+}
 
 
 class Ground:
-    """Recorder and loader as processes of their own, started again whenever they end."""
+    """Recorder, loader and reference sync as processes, started again whenever they end."""
 
     def __init__(self, home: Path, simulator: RunningSimulator, *, silence_seconds: int) -> None:
         self.home = home
