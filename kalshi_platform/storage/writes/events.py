@@ -27,11 +27,17 @@ _FACTS = (
     "metadata",
 )
 _readings = Readings("events", "event_ticker", _FACTS, _NAME)
+# Locked in order of their tickers, so that two writers never wait for each other in a ring.
 _TELL_MARKETS = """
-UPDATE markets SET series_ticker = events.series_ticker, updated_at = now()
-FROM events
-WHERE events.event_ticker = ANY(%s) AND markets.event_ticker = events.event_ticker
-  AND markets.series_ticker IS DISTINCT FROM events.series_ticker
+WITH told AS (
+    SELECT markets.market_ticker, events.series_ticker
+    FROM events JOIN markets USING (event_ticker)
+    WHERE events.event_ticker = ANY(%s)
+      AND markets.series_ticker IS DISTINCT FROM events.series_ticker
+    ORDER BY markets.market_ticker FOR UPDATE OF markets
+)
+UPDATE markets SET series_ticker = told.series_ticker, updated_at = now()
+FROM told WHERE markets.market_ticker = told.market_ticker
 """
 
 
