@@ -8,10 +8,10 @@ from fastapi import FastAPI
 from api.auth import Keys
 from api.bodies import BodyLimit
 from api.completeness import Completeness
-from api.database import ReadDatabase
+from api.database import LIST_OPTIONS, ReadDatabase
 from api.documentation import DESCRIPTION, TAGS, TITLE, install_documentation
 from api.errors import install_problem_handlers
-from api.routes import candles, operations, trades
+from api.routes import candles, events, markets, operations, series, settlements, trades
 from api.telemetry import RequestMetrics, Telemetry
 
 
@@ -24,11 +24,17 @@ def create_app(
         database_url: any spelling of a PostgreSQL URL; its user must be able to become the role
             kalshi_reader.
         simulated: whether the recorded exchange is the made-up one; shown in /health.
-        connections: most connections for customers' pages.
+        connections: most connections for customers' pages; as many again for lists.
         statement_seconds: longest time one page may take in the database.
     """
     database = ReadDatabase(
         database_url, connections=connections, statement_seconds=statement_seconds
+    )
+    lists = ReadDatabase(
+        database_url,
+        connections=connections,
+        statement_seconds=statement_seconds,
+        options=LIST_OPTIONS,
     )
     # Health has a connection of its own, so that it answers while all others are busy.
     status_database = ReadDatabase(database_url, connections=1, statement_seconds=1, wait_seconds=1)
@@ -36,11 +42,13 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.open()
+        await lists.open()
         await status_database.open()
         try:
             yield
         finally:
             await database.close()
+            await lists.close()
             await status_database.close()
 
     app = FastAPI(
@@ -53,6 +61,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.database = database
+    app.state.lists = lists
     app.state.status_database = status_database
     app.state.keys = Keys(database)
     app.state.completeness = Completeness(database)
@@ -62,6 +71,8 @@ def create_app(
     install_documentation(app)
     app.include_router(trades.router)
     app.include_router(candles.router)
+    for listed in (settlements, markets, events, series):
+        app.include_router(listed.router)
     app.include_router(operations.router)
     app.add_middleware(BodyLimit)
     # Added last, it is around all others.

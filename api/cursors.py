@@ -9,11 +9,14 @@ every part of it is checked and bound like any other input.
 import base64
 import binascii
 import hashlib
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 Position = TypeVar("Position")
+
+# A ticker at which a page ended: anybody can make a cursor, and Postgres takes no zero characters.
+TickerPlace = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 _DIGEST_BYTES = 6
 

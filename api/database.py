@@ -22,6 +22,17 @@ SESSION_OPTIONS = {
     "enable_bitmapscan": "off",
 }
 
+# Lists take any filters together. Each statement gets a plan for the values at hand, collected from
+# several indexes if need be (an index of words gives nothing else); pages are cached, not on a disk
+# that seeks.
+LIST_OPTIONS = {
+    **SESSION_OPTIONS,
+    "enable_bitmapscan": "on",
+    "plan_cache_mode": "force_custom_plan",
+    "max_parallel_workers_per_gather": "0",
+    "random_page_cost": "1.1",
+}
+
 
 class DatabaseUnavailable(Exception):
     """The database could not answer now; the same request may succeed later."""
@@ -49,8 +60,9 @@ class ReadDatabase:
         connections: int = 10,
         statement_seconds: float = 5,
         wait_seconds: float = 3,
+        options: Mapping[str, str] = SESSION_OPTIONS,
     ) -> None:
-        options = SESSION_OPTIONS | {"statement_timeout": f"{statement_seconds * 1000:.0f}"}
+        options = {**options, "statement_timeout": f"{statement_seconds * 1000:.0f}"}
         self._pool = AsyncConnectionPool(
             libpq_url(url),
             kwargs={

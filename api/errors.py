@@ -21,6 +21,7 @@ class ProblemError(Exception):
     Args:
         detail: one sentence for the caller, with the remedy where there is one.
         field: the input at fault, by the name the caller gave it.
+        members: further members of the problem, by name.
     """
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -28,12 +29,18 @@ class ProblemError(Exception):
     title = "Something went wrong on our side"
 
     def __init__(
-        self, detail: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        detail: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.field = field
         self.headers = headers or {}
+        self.members = members or {}
 
 
 class InvalidInput(ProblemError):
@@ -50,6 +57,30 @@ class UnknownMarket(ProblemError):
     status = HTTPStatus.NOT_FOUND
     name = "unknown_market"
     title = "No such market"
+
+
+class UnknownEvent(ProblemError):
+    """No market has ever named this event."""
+
+    status = HTTPStatus.NOT_FOUND
+    name = "unknown_event"
+    title = "No such event"
+
+
+class UnknownSeries(ProblemError):
+    """No event has named this series, or the exchange says that there is none."""
+
+    status = HTTPStatus.NOT_FOUND
+    name = "unknown_series"
+    title = "No such series"
+
+
+class OutcomePending(ProblemError):
+    """The market is known and has no outcome yet."""
+
+    status = HTTPStatus.NOT_FOUND
+    name = "outcome_pending"
+    title = "No outcome yet"
 
 
 class Unauthorized(ProblemError):
@@ -78,19 +109,23 @@ def problem_response(
     field: str | None = None,
     errors: list[dict[str, str | None]] | None = None,
     headers: Mapping[str, str] | None = None,
+    members: Mapping[str, str | None] | None = None,
 ) -> Response:
     """One problem as an answer; absent members are left out, as the RFC has it."""
-    members: dict[str, Any] = {
+    all_members: dict[str, Any] = {
         "type": _TYPE_PREFIX + name,
         "title": title,
         "status": int(status),
         "detail": detail,
         "field": field,
         "errors": errors,
+        **(members or {}),
         "request_id": request_id,
     }
     return Response(
-        msgspec.json.encode({key: value for key, value in members.items() if value is not None}),
+        msgspec.json.encode(
+            {key: value for key, value in all_members.items() if value is not None}
+        ),
         int(status),
         headers,
         media_type="application/problem+json",
@@ -125,6 +160,7 @@ def install_problem_handlers(app: FastAPI) -> None:
             detail=error.detail,
             field=error.field,
             headers=error.headers,
+            members=error.members,
         )
 
     @app.exception_handler(RequestValidationError)

@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 _UNIX_SECONDS = re.compile(r"\d{1,12}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,17 +54,40 @@ Instant = Annotated[
     ),
 ]
 
-# Any printable text may be asked for and is bound as a value; what no market has is a 404.
-Ticker = Annotated[
-    str,
-    Field(
+
+def _text(description: str, example: str) -> Any:
+    # Any printable text may be asked for and is bound as a value.
+    return Field(
         min_length=1,
         max_length=200,
         pattern=r"^[^\x00-\x1f\x7f]+$",
-        description="The market's ticker, as Kalshi writes it.",
-        examples=["KXHIGHNY-26NOV20-T50"],
+        description=description,
+        examples=[example],
+    )
+
+
+Ticker = Annotated[str, _text("The market's ticker, as Kalshi writes it.", "KXHIGHNY-26NOV20-T50")]
+EventTicker = Annotated[str, _text("The event's ticker, as Kalshi writes it.", "KXHIGHNY-26NOV20")]
+SeriesTicker = Annotated[str, _text("The series' ticker, as Kalshi writes it.", "KXHIGHNY")]
+Category = Annotated[str, _text("A category, as Kalshi writes it.", "Climate and Weather")]
+Tag = Annotated[str, _text("A tag, as Kalshi writes it.", "Daily temperature")]
+
+
+def _has_a_word(text: str) -> str:
+    if not any(character.isalnum() for character in text):
+        raise ValueError("has no word: send letters or digits")
+    return text
+
+
+Search = Annotated[
+    str,
+    _text(
+        "Whole words, all of which must occur in titles or tickers; case does not matter.",
+        "high temperature",
     ),
+    AfterValidator(_has_a_word),
 ]
+Limit = Annotated[int, Field(ge=1, le=1_000, description="Records a page.")]
 
 Cursor = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""The envelope of every page, put around rows that are JSON already."""
+"""The envelope of every answer, put around records that are JSON already."""
 
 import time
 
@@ -7,23 +7,34 @@ from fastapi import Request, Response
 
 
 def page_response(
-    request: Request, rows: bytes, next_cursor: str | None, data_status: str
+    request: Request, rows: bytes, next_cursor: str | None, data_status: str | None = None
 ) -> Response:
     """One page as it goes out.
 
     Args:
         rows: JSON objects with commas between them; may be empty.
         next_cursor: None on the last page.
-        data_status: for X-Data-Status: `complete`, `unverified` or `gaps`.
+        data_status: for X-Data-Status: `complete`, `unverified` or `gaps`; None for what is no
+            series of records in time.
     """
-    tail = b'],"next_cursor":%b,"has_more":%b,"request_id":%b,"response_time":%.6f}' % (
+    place = b'],"next_cursor":%b,"has_more":%b' % (
         msgspec.json.encode(next_cursor),
         b"false" if next_cursor is None else b"true",
-        msgspec.json.encode(request.state.request_id),
-        time.perf_counter() - request.state.started,
     )
     return Response(
-        b'{"data":[' + rows + tail,
+        b'{"data":[' + rows + place + _tail(request),
         media_type="application/json",
-        headers={"X-Data-Status": data_status},
+        headers=None if data_status is None else {"X-Data-Status": data_status},
+    )
+
+
+def record_response(request: Request, record: bytes) -> Response:
+    """One record, JSON already, as it goes out."""
+    return Response(b'{"data":' + record + _tail(request), media_type="application/json")
+
+
+def _tail(request: Request) -> bytes:
+    return b',"request_id":%b,"response_time":%.6f}' % (
+        msgspec.json.encode(request.state.request_id),
+        time.perf_counter() - request.state.started,
     )

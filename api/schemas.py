@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-Record = TypeVar("Record")
+Row = TypeVar("Row")
 
 # JSON numbers, exact to the last digit; decimal in Python, never a float.
 Number = Annotated[Decimal, WithJsonSchema({"type": "number"})]
@@ -20,14 +20,14 @@ Contracts = Annotated[str, Field(pattern=r"^\d+\.\d{2}$", description="Contracts
 UtcInstant = Annotated[datetime, Field(description="ISO 8601, UTC, ends in Z.")]
 
 
-class _Shape(BaseModel):
+class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Page(_Shape, Generic[Record]):
-    """One page of records, oldest first."""
+class Page(Shape, Generic[Row]):
+    """One page of records, in order."""
 
-    data: list[Record]
+    data: list[Row]
     next_cursor: str | None = Field(description="Send it back for the next page; null on the last.")
     has_more: bool
     request_id: str = Field(
@@ -36,7 +36,17 @@ class Page(_Shape, Generic[Record]):
     response_time: Number = Field(description="Seconds this answer took.")
 
 
-class Trade(_Shape):
+class Record(Shape, Generic[Row]):
+    """One record."""
+
+    data: Row
+    request_id: str = Field(
+        description="The same as the X-Request-Id header; name it in questions."
+    )
+    response_time: Number = Field(description="Seconds this answer took.")
+
+
+class Trade(Shape):
     """One trade, at the price of yes; the price of no is what remains of a dollar."""
 
     trade_id: str = Field(examples=["5c1f4a66-1d3c-4f7d-8a7e-0c6a3f3b2f10"])
@@ -56,7 +66,7 @@ class Trade(_Shape):
     )
 
 
-class Candle(_Shape):
+class Candle(Shape):
     """One interval of one market, at prices of yes; null only where `fill=null` asked for it."""
 
     bucket: UtcInstant = Field(

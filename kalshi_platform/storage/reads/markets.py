@@ -124,19 +124,18 @@ def markets_page(
     question.ask_if_given("m.closes_at >= %(closes_from)s", closes_from=filters.closes_from)
     question.ask_if_given("m.closes_at < %(closes_to)s", closes_to=filters.closes_to)
     question.search("m.words", filters.search)
+    by_series = _is_walked_by_series(filters)
+    if by_series:
+        question.parameters["category"] = filters.category
+    else:
+        question.ask_if_given(_OF_CATEGORY, category=filters.category)
     source = _rows_of_status(question, filters.status)
     question.ask_if_given("m.market_ticker > %(after)s", after=after)
     sources = [f"{source} WHERE {question.where} AND {block}" for block in _blocks(filters)]
-    if filters.category is None:
-        keys = keys_in_order("m.market_ticker", sources)
+    if by_series:
+        keys = keys_of_category("m.market_ticker", "m.series_ticker", sources)
     else:
-        question.parameters["category"] = filters.category
-        if source == "markets AS m" and filters.search is None and filters.event_ticker is None:
-            keys = keys_of_category("m.market_ticker", "m.series_ticker", sources)
-        else:
-            keys = keys_in_order(
-                "m.market_ticker", [f"{each} AND {_OF_CATEGORY}" for each in sources]
-            )
+        keys = keys_in_order("m.market_ticker", sources)
     statement = page_of(
         keys,
         LISTED_MARKET,
@@ -151,6 +150,18 @@ def markets_page(
 _OF_CATEGORY = (
     "m.series_ticker IN (SELECT c.series_ticker FROM series AS c WHERE c.category = %(category)s)"
 )
+
+
+def _is_walked_by_series(filters: MarketFilters) -> bool:
+    """Whether a category's markets are taken from its series one by one: unless another filter
+    names rows that are quicker to find."""
+    return (
+        filters.category is not None
+        and filters.status in (None, "active", "finalized")
+        and filters.event_ticker is None
+        and filters.series_ticker is None
+        and filters.search is None
+    )
 
 
 def _blocks(filters: MarketFilters) -> list[str]:
@@ -170,7 +181,7 @@ def _rows_of_status(question: Question, status: str | None) -> str:
         return "markets AS m"
     if status not in _FEW:
         question.ask("m.outcome_status = %(status)s", status=status)
-        return "markets AS m" if status == "finalized" else "(SELECT * FROM markets) AS m"
+        return "markets AS m"
     # Found before anything else is asked: the planner takes them for many, since most markets are
     # past their closing time, and would look through all others instead.
     few = f"""(
