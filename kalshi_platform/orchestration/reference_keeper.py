@@ -27,10 +27,11 @@ TICK_SECONDS = 15
 # Something may have changed that nobody told of: REST is asked at least this often.
 ROUND_SECONDS = 60.0
 # A run fails where waiting does not help (a refused key); another at once would fail as well.
-_PAUSE_AFTER_FAILURE_SECONDS = 60.0
+_PAUSE_AFTER_FAILURE_SECONDS = 30.0
 # Reports of what is synced outside of Dagster.
 _REPORT_SECONDS = 60.0
 
+_JOBS = (refresh_reference.name, census_job.name)
 _S = dg.DagsterRunStatus
 _LIVE = (_S.QUEUED, _S.NOT_STARTED, _S.STARTING, _S.STARTED, _S.CANCELING)
 
@@ -101,10 +102,8 @@ def reference_keeper(
     return dg.SkipReason(" ".join(sentences) or "Nothing is due.")
 
 
-_JOBS = (refresh_reference.name, census_job.name)
-
-
 def read_need(connection: psycopg.Connection) -> Need:
+    """What there is to do, from the queue and the checkpoints."""
     to_come = seconds_to_next_due(connection)
     return Need(
         census=not held(connection, CENSUS_LEASE) and not _census_is_complete(connection),

@@ -9,6 +9,7 @@ database lets one of them work, and the sensor then only reports.
 """
 
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,10 @@ _RETRY_SECONDS = 5.0
 _UP_TO_DATE = timedelta(seconds=150)
 # Outcomes of yesterday are confirmed, and paid, in the first hours of today.
 _YESTERDAY_TOO = timedelta(hours=3)
+
+
+# By table, then by name.
+Figures = Mapping[str, Mapping[str, int]]
 
 
 class SyncWindow(dg.Config):
@@ -64,7 +69,7 @@ def sync_reference(
     if report.is_elsewhere:
         context.log.info("Another process syncs; this run leaves it to that one.")
         return
-    context.log.info("%d complete rounds; %s", report.rounds, _counts(report.tally))
+    context.log.info("%d complete rounds; %s", report.rounds, _sentence(report.tally))
     if report.failures:
         context.log.warning("%d failures, at last: %s", report.failures, report.error)
     with database.connect() as connection:
@@ -73,7 +78,7 @@ def sync_reference(
             # The assets grow stale then, and their freshness says so.
             context.log.warning("No round has been completed lately: the days are not reported.")
             return
-        for event in reports(connection):
+        for event in reports(connection, _found(report.tally)):
             context.log_event(event)
 
 
@@ -103,7 +108,7 @@ def take_census(context: dg.OpExecutionContext, database: Database, exchange: Ex
     if report.is_elsewhere:
         context.log.info("Another process takes a census; this run leaves it to that one.")
         return
-    context.log.info("%s", _counts(report.tally))
+    context.log.info("%s", _sentence(report.tally))
     if not report.complete:
         raise dg.Failure("The census was interrupted; the next one goes on from there.")
 
@@ -119,15 +124,17 @@ def census_job() -> None:
     take_census()
 
 
-def _counts(tally: "Tally") -> str:
+def _found(tally: "Tally") -> Figures:
+    """Rows that REST added and changed, by table."""
+    changes = {"markets": tally.markets, "events": tally.events, "series": tally.series}
+    return {table: {"added": one.added, "changed": one.changed} for table, one in changes.items()}
+
+
+def _sentence(tally: "Tally") -> str:
     """`markets 3 added 12 changed, events …`, refused and missing ones where there are any."""
     counts = [
-        f"{table} {changes.added:,} added {changes.changed:,} changed"
-        for table, changes in (
-            ("markets", tally.markets),
-            ("events", tally.events),
-            ("series", tally.series),
-        )
+        f"{table} {figures['added']:,} added {figures['changed']:,} changed"
+        for table, figures in _found(tally).items()
     ]
     counts += [
         f"{count:,} {word}"
@@ -144,8 +151,16 @@ def completed_at(connection: psycopg.Connection) -> datetime | None:
     return datetime.fromisoformat(at) if isinstance(at, str) else None
 
 
-def reports(connection: psycopg.Connection) -> list[dg.AssetMaterialization]:
-    """The day's state of the four tables; in the first hours the day's before, too."""
+def reports(
+    connection: psycopg.Connection, found: Figures | None = None
+) -> list[dg.AssetMaterialization]:
+    """The day's state of the four tables; in its first hours the state of the day before, too.
+
+    Args:
+        found: figures of what a sync did, by table, to be told with the newest day.
+    """
     now = datetime.now(UTC)
-    days = sorted({(now - _YESTERDAY_TOO).date(), now.date()})
-    return [event for day in days if has_partition(day) for event in day_events(connection, day)]
+    events = []
+    if (yesterday := (now - _YESTERDAY_TOO).date()) < now.date() and has_partition(yesterday):
+        events += day_events(connection, yesterday, {})
+    return events + day_events(connection, now.date(), found or {})

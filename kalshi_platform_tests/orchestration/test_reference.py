@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from kalshi_platform.exchange.errors import Unauthorized
+from kalshi_platform.orchestration import checks
 from kalshi_platform.orchestration.assets.reference import TABLES, reference
 from kalshi_platform.orchestration.checks import CHECKS_OF_REFERENCE, reference_checks
 from kalshi_platform.orchestration.resources import Database, Exchange
@@ -104,18 +105,21 @@ def lines_of(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     return [entry.user_message for entry in instance.all_logs(run_id)]
 
 
-def row_counts(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str | None], int]:
-    """Rows by table and partition, of the run's materializations."""
-    events = [
+def materializations(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetMaterialization]:
+    return [
         entry.dagster_event.step_materialization_data.materialization
         for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
         if entry.dagster_event is not None
     ]
+
+
+def row_counts(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str | None], int]:
+    """Rows by table and partition, of the run's materializations."""
     return {
         (event.asset_key.to_user_string(), event.partition): int(
             str(event.metadata["dagster/partition_row_count"].value)
         )
-        for event in events
+        for event in materializations(instance, run_id)
     }
 
 
@@ -153,8 +157,8 @@ def test_days_of_both_tiers_are_one_run_that_fills_all_four_tables(database, sim
         assert len(settled) > 0
         assert counts[("settlements", str(day))] == len(settled)
         assert counts[("markets", str(day))] >= len(settled)
-    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
-    assert checks == {spec.name: True for spec in CHECKS_OF_REFERENCE}
+    passed = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert passed == {spec.name: True for spec in CHECKS_OF_REFERENCE}
 
     before = facts(database)
     again = materialize(given, instance)
@@ -184,7 +188,41 @@ def test_a_sync_describes_what_was_named_and_reports_today(database, simulator, 
     assert rows(database, f"SELECT 1 FROM events WHERE event_ticker = '{event}'") == [(1,)]
     reported = row_counts(instance, result.run_id)
     assert {table for table, day in reported if day == str(TODAY)} == set(TABLES)
+    [markets] = [
+        event
+        for event in materializations(instance, result.run_id)
+        if (event.asset_key, event.partition) == (dg.AssetKey("markets"), str(TODAY))
+    ]
+    assert int(str(markets.metadata["changed"].value)) >= 1
     assert any(" complete rounds; markets " in line for line in lines_of(instance, result.run_id))
+
+
+def test_a_market_that_nobody_asks_for_fails_its_check_and_is_named(
+    database, simulator, monkeypatch
+):
+    monkeypatch.setattr(checks, "today", lambda: DAY)
+    with connect(database) as connection:
+        connection.execute(
+            "INSERT INTO markets (market_ticker, closes_at, next_read_at) VALUES (%s, %s, NULL)",
+            ["KXFORGOTTEN", f"{DAY}T12:00Z"],
+        )
+    job = dg.define_asset_job("ask", dg.AssetSelection.checks_for_assets("settlements"))
+    given = dg.Definitions(
+        [reference],
+        asset_checks=[reference_checks],
+        jobs=[job],
+        resources=resources(database, simulator),
+    )
+    result = given.resolve_job_def("ask").execute_in_process()
+    found = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    check = found.pop("past_markets_have_outcomes")
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.ERROR
+    table = check.metadata["examples"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [record.data["market_ticker"] for record in table.records] == ["KXFORGOTTEN"]
+    assert found
+    assert all(other.passed for other in found.values())
 
 
 def test_a_sync_leaves_the_work_to_a_process_that_does_it(database, simulator, instance):

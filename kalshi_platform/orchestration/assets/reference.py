@@ -6,7 +6,7 @@ through the exchange's archive serves all days of the run and fills all four tab
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +143,9 @@ def reference(
                 progress = log_progress(context.log, f"of {len(past)} days asked for")
                 reports = backfill_days(database.url, rest, past, progress, stop)
             if len(past) < len(asked):
-                refresh(database.url, rest, stop, seconds=_TODAY_SECONDS)
+                today_report = refresh(database.url, rest, stop, seconds=_TODAY_SECONDS)
+                if today_report.is_elsewhere:
+                    context.log.info("Today is being synced by another process.")
     finally:
         stop.set()
     if not all(report.complete for report in reports):
@@ -170,11 +172,19 @@ def day_metadata(connection: psycopg.Connection, table: str, day: date) -> dict[
     return {"dagster/partition_row_count": figures.pop("rows"), **figures}
 
 
-def day_events(connection: psycopg.Connection, day: date) -> list[dg.AssetMaterialization]:
-    """One report of each table for the day, for whoever is not a run of these assets."""
+def day_events(
+    connection: psycopg.Connection, day: date, found: Mapping[str, Mapping[str, int]]
+) -> list[dg.AssetMaterialization]:
+    """One report of each table for the day, for whoever is not a run of these assets.
+
+    Args:
+        found: more figures to tell, by table.
+    """
     return [
         dg.AssetMaterialization(
-            table, partition=str(day), metadata=day_metadata(connection, table, day)
+            table,
+            partition=str(day),
+            metadata=day_metadata(connection, table, day) | dict(found.get(table, {})),
         )
         for table in TABLES
     ]
