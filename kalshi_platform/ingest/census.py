@@ -118,6 +118,9 @@ class _Census:
             while self._position.list_number < len(LISTS):
                 self._read_list(LISTS[self._position.list_number])
             complete = True
+            # Queries planned for empty tables would read all of these rows until autovacuum comes.
+            self._connection.execute("ANALYZE series, events, markets, settlements")
+            self._connection.commit()
         except Interrupted:
             self._connection.rollback()
         finally:

@@ -15,7 +15,8 @@ UNCONFIRMED_SECONDS = 600.0
 # Beyond this, rows are not counted one by one.
 _COUNTED = 10_000
 
-# One JSON object; every count reads an index that holds little else.
+# One JSON object. Each count reads an index that holds little else; in that index's order, so that
+# it is read before statistics of a table just filled say so.
 REFERENCE_STATUS = f"""json_build_object(
         'refreshed', (SELECT position FROM ingestion_checkpoints
                       WHERE source = '{SOURCE}' AND scope = '{REFRESHED}'),
@@ -27,27 +28,29 @@ REFERENCE_STATUS = f"""json_build_object(
                         AND database = (SELECT oid FROM pg_database
                                         WHERE datname = current_database())),
         'due', (SELECT count(*) FROM (
-                    (SELECT FROM markets WHERE next_read_at <= now() LIMIT {_COUNTED})
-                    UNION ALL (SELECT FROM events WHERE next_read_at <= now() LIMIT {_COUNTED})
+                    (SELECT FROM markets WHERE next_read_at <= now()
+                     ORDER BY next_read_at LIMIT {_COUNTED})
+                    UNION ALL (SELECT FROM events WHERE next_read_at <= now()
+                               ORDER BY next_read_at LIMIT {_COUNTED})
                     UNION ALL (SELECT FROM series WHERE next_read_at <= now() LIMIT {_COUNTED})
                 ) AS counted),
         'pending_outcomes', (SELECT count(*) FROM (
                                  SELECT FROM markets
                                  WHERE outcome_status IS NULL AND closes_at <= now()
-                                 LIMIT {_COUNTED}) AS counted),
+                                 ORDER BY closes_at LIMIT {_COUNTED}) AS counted),
         'oldest_pending_at', (SELECT min(closes_at) FROM markets
                               WHERE outcome_status IS NULL AND closes_at <= now()),
         'unconfirmed_outcomes', (SELECT count(*) FROM (
                                      SELECT FROM settlements WHERE confirmed_at IS NULL
-                                     LIMIT {_COUNTED}) AS counted),
+                                     ORDER BY recorded_at LIMIT {_COUNTED}) AS counted),
         'oldest_unconfirmed_at', (SELECT min(recorded_at) FROM settlements
                                   WHERE confirmed_at IS NULL),
         'markets_not_found', (SELECT count(*) FROM (
                                   SELECT FROM markets WHERE not_found_at IS NOT NULL
-                                  LIMIT {_COUNTED}) AS counted),
+                                  ORDER BY not_found_at LIMIT {_COUNTED}) AS counted),
         'events_not_found', (SELECT count(*) FROM (
                                  SELECT FROM events WHERE not_found_at IS NOT NULL
-                                 LIMIT {_COUNTED}) AS counted),
+                                 ORDER BY not_found_at LIMIT {_COUNTED}) AS counted),
         'series_not_found', (SELECT count(*) FROM (
                                  SELECT FROM series WHERE not_found_at IS NOT NULL
                                  LIMIT {_COUNTED}) AS counted),
