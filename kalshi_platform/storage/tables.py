@@ -438,7 +438,9 @@ settlement_history = Table(
     "settlement_history",
     metadata,
     Column("market_ticker", _ASCII, primary_key=True),
-    Column("version", SmallInteger, primary_key=True, comment="1, 2, … in the order told"),
+    Column(
+        "version", SmallInteger, primary_key=True, comment="1, 2, … in the order they took effect"
+    ),
     *_outcome(),
     comment="Every version of a market's outcome: determined, disputed, amended, finalized.",
 )

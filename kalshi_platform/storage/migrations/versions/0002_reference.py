@@ -3,7 +3,7 @@
 Written out in full and never changed once released: what `storage.tables` said at the time.
 """
 
-# ruff: noqa: E501 (generated statements)
+
 
 from alembic import op
 
@@ -134,7 +134,7 @@ _STATEMENTS = [
     PRIMARY KEY (market_ticker, version)
 )""",
     """COMMENT ON TABLE settlement_history IS 'Every version of a market''s outcome: determined, disputed, amended, finalized.'""",
-    """COMMENT ON COLUMN settlement_history.version IS '1, 2, … in the order told'""",
+    """COMMENT ON COLUMN settlement_history.version IS '1, 2, … in the order they took effect'""",
     """COMMENT ON COLUMN settlement_history.status IS 'determined, disputed, amended or finalized'""",
     """COMMENT ON COLUMN settlement_history.result IS 'yes, no, scalar, void, …: an open set'""",
     """COMMENT ON COLUMN settlement_history.settlement_value_micros IS 'what one yes contract pays, millionths of a dollar; null where untold'""",
