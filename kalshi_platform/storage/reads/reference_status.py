@@ -157,7 +157,7 @@ def reference_reasons(reference: Reference) -> list[str]:
         reasons.append(f"markets have {since} refreshed for {age:.0f} s{cause}")
     if unconfirmed_age is not None and unconfirmed_age > UNCONFIRMED_SECONDS:
         reasons.append(
-            f"{reference.unconfirmed_outcomes} outcomes are not confirmed by REST, "
+            f"outcomes not confirmed by REST: {reference.unconfirmed_outcomes}, "
             f"the oldest for {unconfirmed_age:.0f} s"
         )
     if reference.rejected_today:
