@@ -360,7 +360,7 @@ markets = Table(
     Index(
         "markets_live",
         "market_ticker",
-        postgresql_include=[*_STATUS_COLUMNS, "words"],
+        postgresql_include=["series_ticker", *_STATUS_COLUMNS, "words"],
         postgresql_where=text("outcome_status IS NULL"),
     ),
     Index(

@@ -23,8 +23,8 @@ NESTED_MARKETS = 1_000
 _UNSETTLED = "m.outcome_status IS DISTINCT FROM 'finalized'"
 _OPEN = "m.outcome_status IS NULL AND (m.closes_at IS NULL OR m.closes_at > now())"
 _OF_EVENT = "SELECT FROM markets AS m WHERE m.event_ticker = e.event_ticker"
-# The fence keeps the planner from working it out for all events before the first is known.
-_SETTLED = f"EXISTS ({_OF_EVENT}) AND NOT EXISTS ({_OF_EVENT} AND {_UNSETTLED} OFFSET 0)"
+# The fences keep the planner from working it out for all events before the first is known.
+_SETTLED = f"EXISTS ({_OF_EVENT} OFFSET 0) AND NOT EXISTS ({_OF_EVENT} AND {_UNSETTLED} OFFSET 0)"
 
 # The category of an event whose answer names none is its series'.
 _CATEGORY = "coalesce(e.category, c.category)"

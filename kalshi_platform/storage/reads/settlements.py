@@ -36,7 +36,8 @@ _VERSION = {
     **instants(effective_at="h.effective_at"),
     "source": "h.source",
     **instants(recorded_at="h.recorded_at", confirmed_at="h.confirmed_at"),
-    "in_force": "h.version = max(h.version) OVER ()",
+    "in_force": "h.version = (SELECT max(version) FROM settlement_history"
+    " WHERE market_ticker = h.market_ticker)",
 }
 
 
@@ -99,7 +100,7 @@ SELECT CASE WHEN s.market_ticker IS NOT NULL THEN {
     json_object(
         {
             **SETTLEMENT,
-            "history": "(SELECT json_agg(version ORDER BY number) FROM (SELECT"
+            "history": "(SELECT coalesce(json_agg(version ORDER BY number), '[]') FROM (SELECT"
             f" {json_object(_VERSION)}::json AS version, h.version AS number"
             " FROM settlement_history AS h WHERE h.market_ticker = s.market_ticker) AS versions)",
         }

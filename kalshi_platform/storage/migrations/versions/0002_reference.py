@@ -190,7 +190,7 @@ _STATEMENTS = [
     """CREATE INDEX markets_due ON markets (next_read_at) WHERE next_read_at IS NOT NULL""",
     """CREATE INDEX markets_not_found ON markets (not_found_at) WHERE not_found_at IS NOT NULL""",
     """CREATE INDEX markets_listed ON markets (market_ticker) INCLUDE (series_ticker, opens_at, closes_at, is_paused, told_status, outcome_status, words)""",
-    """CREATE INDEX markets_live ON markets (market_ticker) INCLUDE (opens_at, closes_at, is_paused, told_status, words) WHERE outcome_status IS NULL""",
+    """CREATE INDEX markets_live ON markets (market_ticker) INCLUDE (series_ticker, opens_at, closes_at, is_paused, told_status, words) WHERE outcome_status IS NULL""",
     """CREATE INDEX markets_live_by_close ON markets (closes_at, market_ticker) INCLUDE (opens_at, is_paused, told_status) WHERE outcome_status IS NULL""",
     """CREATE INDEX markets_live_by_open ON markets (opens_at) WHERE outcome_status IS NULL""",
     """CREATE INDEX markets_paused ON markets (market_ticker) WHERE is_paused""",
