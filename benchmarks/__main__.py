@@ -12,6 +12,7 @@ BENCHMARKS = {
     "ingest": "socket to queryable trades, against raw COPY; latency",
     "candles": "candles of a 5-million-trade day, against DuckDB; one minute's refresh",
     "api": "pages, against pgbench running the same SQL",
+    "reference": "lists of a million markets, against 50 ms",
     "soak": "memory of recorder and loader",
 }
 
