@@ -9,37 +9,46 @@ from starlette.responses import HTMLResponse
 
 TITLE = "Kalshi market data"
 DESCRIPTION = """\
-Trades and candles of the prediction-market exchange Kalshi, recorded from its feed and compared
-with its own record.
+Trades, candles, markets and outcomes of the prediction-market exchange Kalshi, recorded from its
+feed and compared with its own record.
 
 **Keys.** Send `Authorization: Bearer KEY` or `X-API-Key: KEY`. `kalshi-platform keys create NAME`
 makes one. A revoked key stops working within ten seconds.
 
 **Numbers.** `*_dollars` and `*_fp` are exact text. The plain fields are JSON numbers: prices in
 cents (`36`, or `36.25` where the tick is finer), counts in contracts (`12`, `0.5`). No value has
-passed through binary floating point here; parse them as decimals to keep it so.
+passed through binary floating point here; parse them as decimals to keep it so. What is not known
+is null, never zero.
 
 **Times.** Answers are in UTC with microseconds. Requests take ISO 8601 with an offset or Unix
 seconds; a time without an offset is refused. Windows are half-open: `[start_time, end_time)`.
 
-**Order and pages.** Oldest first. Where `has_more` is true, send `next_cursor` back as `cursor`
-with the same other fields. A cursor belongs to its query and is refused with any other; it never
-expires. Trades of one instant keep the order of the feed where it is known, else of `trade_id`.
+**Order and pages.** Records in time come oldest first; markets, events and series by ticker. Where
+`has_more` is true, send `next_cursor` back as `cursor` with the same other fields. A cursor belongs
+to its query and is refused with any other; it never expires. Trades of one instant keep the order of the feed where it is known, else of `trade_id`.
 
-**Completeness.** `X-Data-Status` comes with every page: `complete` (each day of the window was
-compared with the exchange's own record), `unverified` (recorded without a known gap, not yet
-compared) or `gaps` (something in the window is known to be missing or is being fetched).
+**Outcomes** come as soon as the feed tells them (`source` is `lifecycle`) and are confirmed over
+REST (`confirmed_at`). Only status `finalized` is final: `determined` can still be amended.
+
+**Completeness.** `X-Data-Status` comes with every page of trades and candles: `complete` (each day
+of the window was compared with the exchange's own record), `unverified` (recorded without a known
+gap, not yet compared) or `gaps` (something in the window is known to be missing or is being
+fetched).
 
 **Errors** are `application/problem+json` (RFC 9457): `title`, `status`, `detail` with the remedy,
 `field` with the input at fault, and `request_id`, which is also in the `X-Request-Id` header.
 503 comes with `Retry-After`.
 
-**Limits.** Trades: 1,000 a page, any window. Candles: 5,000 a page, a window of 50,000 intervals.
+**Limits.** 1,000 records a page; candles 5,000 a page, a window of 50,000 intervals.
 A statement runs for 5 seconds at most.
 """
 TAGS = [
     {"name": "trades", "description": "Every trade, once."},
     {"name": "candles", "description": "Open, high, low, close and volume per interval."},
+    {"name": "settlements", "description": "Outcomes, and every version they had."},
+    {"name": "markets", "description": "What can be traded, and how it stands."},
+    {"name": "events", "description": "Markets on one question."},
+    {"name": "series", "description": "Events that recur."},
     {"name": "operations", "description": "For operators: no key."},
 ]
 

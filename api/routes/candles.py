@@ -58,7 +58,7 @@ class CandlesQuery(BaseModel):
         ),
     ] = "none"
     cursor: Cursor | None = None
-    limit: Annotated[int, Field(ge=1, le=5_000)] = DEFAULT_INTERVALS
+    limit: Annotated[int, Field(ge=1, le=5_000, description="Candles a page.")] = DEFAULT_INTERVALS
 
     @model_validator(mode="after")
     def _window_is_usable(self) -> "CandlesQuery":
