@@ -154,12 +154,15 @@ def _backfill_markets(
     progress.remove_task(task)
     for report in reports:
         progress.console.print(markets_line(report), soft_wrap=True)
-    rejected = max((report.rejected for report in reports), default=0)
+    # The same in each report: of all the days.
+    rejected, beside = reports[0].rejected, reports[0].beside
+    if beside:
+        progress.console.print(f"{beside:,} events, series and other traded markets beside")
     if rejected:
         progress.console.print(
             f"{rejected:,} answers could not be read: see the table rejected_messages."
         )
-    return sum(report.added + report.changed for report in reports)
+    return sum(report.added + report.changed for report in reports) + beside
 
 
 def _days(first: date, last: date) -> list[date]:

@@ -121,7 +121,8 @@ def test_days_on_both_sides_of_the_cutoff_are_complete_and_a_second_run_changes_
     assert position(database, f"days:{DAYS[0]}..{DAYS[-1]}") is None
     before = facts_alone(database)
     again = backfill(database, simulator)
-    assert [(report.added, report.changed) for report in again] == [(0, 0)] * len(DAYS)
+    found = [(report.added, report.changed, report.beside) for report in again]
+    assert found == [(0, 0, 0)] * len(DAYS)
     assert [report.told for report in again] == [report.told for report in reports]
     assert facts_alone(database) == before
 
@@ -212,6 +213,17 @@ def test_combos_that_traded_on_the_days_are_read_and_others_are_not(database, si
     assert all(row["metadata"] is not None for row in combos.values())
     events = {row["event_ticker"] for row in combos.values()}
     assert all(row_of(database, "events", event)["metadata"] is not None for event in events)
+
+
+def test_other_days_between_the_same_ends_are_another_backfill(database, simulator, truth):
+    stop = threading.Event()
+    backfill(
+        database, simulator, stop=stop, on_progress=lambda done: stop.set() if done > 0.3 else None
+    )
+    ends = [DAYS[0], DAYS[-1]]
+    reports = backfill(database, simulator, ends)
+    assert [report.day for report in reports] == ends
+    assert_complete(database, truth, ends)
 
 
 def test_no_days_are_no_work(database, simulator):

@@ -252,5 +252,5 @@ def test_a_line_says_only_what_was_asked_for() -> None:
 def test_a_day_of_markets_is_one_line() -> None:
     from kalshi_platform.ingest.reference_days import ReferenceDayReport
 
-    report = ReferenceDayReport(YESTERDAY, True, 1500, 0, 0, 1500, 1400, 0)
+    report = ReferenceDayReport(YESTERDAY, True, 1500, 0, 0, 1500, 1400, 0, 0)
     assert markets_line(report).endswith("1,500 times told of a market; nothing changed")
