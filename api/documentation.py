@@ -25,7 +25,8 @@ seconds; a time without an offset is refused. Windows are half-open: `[start_tim
 
 **Order and pages.** Records in time come oldest first; markets, events and series by ticker. Where
 `has_more` is true, send `next_cursor` back as `cursor` with the same other fields. A cursor belongs
-to its query and is refused with any other; it never expires. Trades of one instant keep the order of the feed where it is known, else of `trade_id`.
+to its query and is refused with any other; it never expires. Trades of one instant keep the order
+of the feed where it is known, else of `trade_id`.
 
 **Outcomes** come as soon as the feed tells them (`source` is `lifecycle`) and are confirmed over
 REST (`confirmed_at`). Only status `finalized` is final: `determined` can still be amended.
