@@ -122,7 +122,7 @@ def report(url: str, rounds: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--markets", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--url", help="a database that is loaded already")
     arguments = parser.parse_args()
     if arguments.url:

@@ -17,8 +17,8 @@ from kalshi_platform_tests.api.asking import ask_list, ask_one
 READ_AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 SERIES = """{"ticker": "KXMLB", "title": "Baseball Game", "category": "Sports",
- "frequency": "custom", "categories": ["Sports"], "tags": null, "settlement_sources": null, "fee_type": "quadratic",
- "fee_multiplier": 0.5, "contract_url": "", "contract_terms_url": "",
+ "frequency": "custom", "categories": ["Sports"], "tags": null, "settlement_sources": null,
+ "fee_type": "quadratic", "fee_multiplier": 0.5, "contract_url": "", "contract_terms_url": "",
  "additional_prohibitions": null, "last_updated_ts": "2026-08-19T15:45:47.523967Z"}"""
 EVENT = """{"event_ticker": "KXMLB-26NOV20", "series_ticker": "KXMLB", "title": "Łódź at Oslo",
  "sub_title": "Nov 20", "collateral_return_type": "MECNET", "mutually_exclusive": true,
