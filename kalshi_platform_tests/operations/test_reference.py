@@ -44,6 +44,7 @@ def exchange() -> Iterator[RunningSimulator]:
         seed=5,
         trades_per_second=1,
         history_trades_per_second=0.01,
+        markets=12,
         history_days=2,
         read_tokens_per_second=50_000,
     ) as simulator:
