@@ -14,13 +14,17 @@ import psycopg
 from kalshi_platform.orchestration.resources import Database, first_line
 from kalshi_platform.orchestration.sync import (
     census_job,
-    completed_at,
     refresh_reference,
     reports,
 )
 from kalshi_platform.storage.leases import CENSUS as CENSUS_LEASE
 from kalshi_platform.storage.leases import REFERENCE, held
-from kalshi_platform.storage.reads.reference import CENSUS, SOURCE, seconds_to_next_due
+from kalshi_platform.storage.reads.reference import (
+    CENSUS,
+    SOURCE,
+    completed_at,
+    seconds_to_next_due,
+)
 from kalshi_platform.storage.reads.sweeps import checkpoint
 
 TICK_SECONDS = 15

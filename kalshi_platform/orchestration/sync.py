@@ -16,22 +16,20 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import psycopg
 
-from kalshi_platform.orchestration.assets.reference import day_events
+from kalshi_platform.orchestration.assets.reference import (
+    RETRY_SECONDS,
+    day_events,
+    is_up_to_date,
+)
 from kalshi_platform.orchestration.partitions import has_partition
 from kalshi_platform.orchestration.progress import log_progress
 from kalshi_platform.orchestration.resources import Database, Exchange
 from kalshi_platform.orchestration.stream import MAX_RUNTIME_TAG, ROLE_TAG
-from kalshi_platform.storage.reads.reference import REFRESHED, SOURCE
-from kalshi_platform.storage.reads.sweeps import checkpoint
 
 if TYPE_CHECKING:
     from kalshi_platform.ingest.reference_pages import Tally
 
 _SYNC_SECONDS = 50
-# A sync has pauses of its own, and shows each failure in the status.
-_RETRY_SECONDS = 5.0
-# A run may end between two rounds, which are a minute apart.
-_UP_TO_DATE = timedelta(seconds=150)
 # Outcomes of yesterday are confirmed, and paid, in the first hours of today.
 _YESTERDAY_TOO = timedelta(hours=3)
 
@@ -61,7 +59,7 @@ def sync_reference(
     stop = threading.Event()
     try:
         with exchange.rest(
-            database, stop, priority=Priority.ENRICHMENT, retry_seconds=_RETRY_SECONDS
+            database, stop, priority=Priority.ENRICHMENT, retry_seconds=RETRY_SECONDS
         ) as rest:
             report = refresh(database.url, rest, stop, seconds=config.seconds)
     finally:
@@ -73,8 +71,7 @@ def sync_reference(
     if report.failures:
         context.log.warning("%d failures, at last: %s", report.failures, report.error)
     with database.connect() as connection:
-        completed = completed_at(connection)
-        if completed is None or datetime.now(UTC) - completed > _UP_TO_DATE:
+        if not is_up_to_date(connection):
             # The assets grow stale then, and their freshness says so.
             context.log.warning("No round has been completed lately: the days are not reported.")
             return
@@ -142,13 +139,6 @@ def _sentence(tally: "Tally") -> str:
         if count
     ]
     return ", ".join(counts)
-
-
-def completed_at(connection: psycopg.Connection) -> datetime | None:
-    """When a sync last asked for everything and was answered; our clock."""
-    saved = checkpoint(connection, SOURCE, REFRESHED)
-    at = saved[0].get("at") if saved else None
-    return datetime.fromisoformat(at) if isinstance(at, str) else None
 
 
 def reports(

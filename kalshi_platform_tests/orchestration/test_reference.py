@@ -9,6 +9,7 @@ import pytest
 
 from kalshi_platform.exchange.errors import Unauthorized
 from kalshi_platform.orchestration import checks
+from kalshi_platform.orchestration.assets import reference as assets
 from kalshi_platform.orchestration.assets.reference import TABLES, reference
 from kalshi_platform.orchestration.checks import CHECKS_OF_REFERENCE, reference_checks
 from kalshi_platform.orchestration.resources import Database, Exchange
@@ -244,6 +245,32 @@ def test_while_rest_is_down_a_sync_ends_well_and_reports_no_day(database, faulty
     lines = lines_of(instance, result.run_id)
     assert any(" failures, at last: " in line for line in lines)
     assert "No round has been completed lately: the days are not reported." in lines
+
+
+def test_today_fails_and_is_not_reported_while_rest_is_down(
+    database, faulty, instance, monkeypatch
+):
+    monkeypatch.setattr(assets, "_TODAY_SECONDS", 1)
+    monkeypatch.setattr(assets, "RETRY_SECONDS", 0.5)
+    given = resources(database, faulty)
+
+    def ask() -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [reference],
+            partition_key=str(assets.today()),
+            resources=given,
+            instance=instance,
+            raise_on_error=False,
+        )
+
+    faulty.fault("rest_503", count=1_000)
+    down = ask()
+    assert not down.success
+    assert row_counts(instance, down.run_id) == {}
+    faulty.clear_faults()
+    again = ask()
+    assert again.success
+    assert {table for table, _ in row_counts(instance, again.run_id)} == set(TABLES)
 
 
 @pytest.mark.parametrize("job", [refresh_reference, census_job], ids=lambda job: job.name)

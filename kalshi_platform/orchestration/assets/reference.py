@@ -7,7 +7,7 @@ through the exchange's archive serves all days of the run and fills all four tab
 
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -22,12 +22,17 @@ from kalshi_platform.orchestration.progress import log_progress
 from kalshi_platform.orchestration.resources import Database, Exchange
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.reads.days import reference_figures
+from kalshi_platform.storage.reads.reference import completed_at
 
 if TYPE_CHECKING:
     from kalshi_platform.ingest.reference_days import ReferenceDayReport
 
 # A run that is asked for today does what the sync of each minute does, for this long at most.
 _TODAY_SECONDS = 20
+# A sync has pauses of its own, and shows each failure in the status.
+RETRY_SECONDS = 5.0
+# A run may end between two rounds, which are a minute apart.
+_UP_TO_DATE = timedelta(seconds=150)
 
 _MESSAGE = ("lifecycle_events", "message")
 
@@ -138,20 +143,25 @@ def reference(
     reports: list[ReferenceDayReport] = []
     stop = threading.Event()
     try:
-        with exchange.rest(database, stop) as rest:
-            if past:
+        if past:
+            with exchange.rest(database, stop) as rest:
                 progress = log_progress(context.log, f"of {len(past)} days asked for")
                 reports = backfill_days(database.url, rest, past, progress, stop)
-            if len(past) < len(asked):
+        if len(past) < len(asked):
+            with exchange.rest(database, stop, retry_seconds=RETRY_SECONDS) as rest:
                 today_report = refresh(database.url, rest, stop, seconds=_TODAY_SECONDS)
-                if today_report.is_elsewhere:
-                    context.log.info("Today is being synced by another process.")
+            if today_report.is_elsewhere:
+                context.log.info("Today is being synced by another process.")
+            elif today_report.error:
+                context.log.warning("Today, at last: %s", today_report.error)
     finally:
         stop.set()
     if not all(report.complete for report in reports):
         raise dg.Failure("The days were not asked for to the end; run them again to go on.")
     found = {report.day: _found(report) for report in reports}
     with database.connect() as connection:
+        if len(past) < len(asked) and not is_up_to_date(connection):
+            raise dg.Failure("Today was not asked for to the end; see the log, and run it again.")
         for table in TABLES:
             for day in asked:
                 metadata = day_metadata(connection, table, day) | found.get(day, {})
@@ -164,6 +174,12 @@ def reference(
     for table in TABLES:
         if dg.AssetKey(table) in context.selected_asset_keys:
             yield dg.MaterializeResult(asset_key=table)
+
+
+def is_up_to_date(connection: psycopg.Connection) -> bool:
+    """Whether today can be reported: a sync has lately asked for everything and was answered."""
+    completed = completed_at(connection)
+    return completed is not None and datetime.now(UTC) - completed <= _UP_TO_DATE
 
 
 def day_metadata(connection: psycopg.Connection, table: str, day: date) -> dict[str, Any]:

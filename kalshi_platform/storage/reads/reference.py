@@ -6,6 +6,8 @@ from typing import LiteralString
 
 import psycopg
 
+from kalshi_platform.storage.reads.sweeps import checkpoint
+
 # `ingestion_checkpoints.source` of everything about markets, events and series, and its scopes.
 SOURCE = "reference"
 REFRESHED = "refreshed"
@@ -50,6 +52,13 @@ WHERE next_read_at <= now() AND EXISTS (
          OR EXISTS (SELECT FROM trades WHERE trades.market_ticker = markets.market_ticker
                     AND traded_on >= %(start)s::date AND traded_on < %(end)s::date)))
 ORDER BY event_ticker LIKE 'KXMVE%%', event_ticker LIMIT %(limit)s"""
+
+
+def completed_at(connection: psycopg.Connection) -> datetime | None:
+    """When a sync last asked for everything and was answered; our clock."""
+    saved = checkpoint(connection, SOURCE, REFRESHED)
+    at = saved[0].get("at") if saved else None
+    return datetime.fromisoformat(at) if isinstance(at, str) else None
 
 
 def due_markets(connection: psycopg.Connection, limit: int) -> list[str]:
