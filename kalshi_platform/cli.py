@@ -111,10 +111,10 @@ def backfill(
     last: Annotated[datetime, typer.Option("--to", formats=_DAYS, help="Last UTC day.")],
     only: Annotated[
         list[str] | None,
-        typer.Option(help="trades, candles or markets; may be repeated. [default: all three]"),
+        typer.Option(help="trades, candles or markets; may be repeated.", show_default="all three"),
     ] = None,
 ) -> None:
-    """Fetch past days over REST, compare and heal; safe to stop and to repeat.
+    """Fetch trades and markets of past days over REST, compare, heal; safe to stop and to repeat.
 
     Example: kalshi-platform backfill --from 2026-11-13 --to 2026-11-19
     """
@@ -166,7 +166,7 @@ def census() -> None:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say how it is: age and lag of each source, gaps, rejected messages, freshness.
+    """Say how it is: age and lag of each source, gaps, rejected messages, markets, outcomes.
 
     Ends with 1 if the database does not answer. Example: kalshi-platform status --json
     """

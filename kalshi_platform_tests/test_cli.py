@@ -97,6 +97,17 @@ def test_help_names_every_command_and_loads_nothing_heavy(run: Run) -> None:
     assert loaded.stdout.strip() == "[]"
 
 
+def test_help_tells_what_stands_for_an_option_left_out(run: Run) -> None:
+    # A [default: …] in the help's own text would be taken for markup, and vanish.
+    assert "(all three)" in run("backfill", "--help").stdout
+    help_of_simulator = subprocess.run(
+        [sys.executable, "-m", "kalshi_simulator.cli", "serve", "--help"],
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert [word for word in ("(7)", "(half)", "(60)") if word not in help_of_simulator] == []
+
+
 def test_the_version_is_the_packages(run: Run) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", run("--version").stdout)
 

@@ -49,7 +49,8 @@ def serve(
     rest_port: Annotated[int, _REST_PORT] = 8090,
     ws_port: Annotated[int, _WS_PORT] = 8091,
     seed: Annotated[
-        int | None, typer.Option(help="[default: 7]", envvar="KALSHI_SIMULATOR_SEED")
+        int | None,
+        typer.Option(help="Of the world.", show_default="7", envvar="KALSHI_SIMULATOR_SEED"),
     ] = None,
     speed: Annotated[
         float,
@@ -90,7 +91,8 @@ def serve(
     live_days: Annotated[
         int | None,
         typer.Option(
-            help="Days of history in the live tier. [default: half]",
+            help="Days of history in the live tier.",
+            show_default="half",
             envvar="KALSHI_SIMULATOR_LIVE_DAYS",
             min=0,
         ),
@@ -98,7 +100,8 @@ def serve(
     markets: Annotated[
         int | None,
         typer.Option(
-            help="Markets open at a time. [default: 60]",
+            help="Markets open at a time.",
+            show_default="60",
             envvar="KALSHI_SIMULATOR_MARKETS",
             min=1,
         ),
