@@ -229,6 +229,35 @@ def test_a_market_that_trades_is_asked_for_two_minutes_after_its_close(database)
     assert held["read_attempts"] == 0
 
 
+def combo(ticker, expected_in, closes_in):
+    now = datetime.now(UTC).replace(microsecond=0)
+    return market(
+        ticker=ticker,
+        expected_expiration_time=(now + expected_in).isoformat(),
+        close_time=(now + closes_in).isoformat(),
+    )
+
+
+def test_a_combo_is_asked_for_once_its_last_game_should_be_over(database):
+    told = combo("KXMVEA-1", timedelta(hours=3), timedelta(days=2))
+    name(database, "KXMVEA-1")
+    tell(database, "markets", told)
+    held = row(database, "markets", "KXMVEA-1")
+    assert held["next_read_at"] == held["expected_expires_at"] + timedelta(minutes=2)
+
+
+def test_a_combo_overdue_is_asked_for_with_growing_pauses_and_at_its_close(database):
+    told = combo("KXMVEA-1", timedelta(hours=-1), timedelta(minutes=30))
+    name(database, "KXMVEA-1")
+    pauses = []
+    for _ in range(8):
+        tell(database, "markets", told)
+        pauses.append(round(row(database, "markets", "KXMVEA-1")["pause"], -1))
+        make_due(database)
+    assert pauses[:6] == [60, 60, 120, 240, 480, 960]
+    assert pauses[6] == pauses[7] == pytest.approx(32 * 60, abs=30)
+
+
 def test_a_market_that_never_closes_is_no_trouble(database):
     tell(database, "markets", market(close_time="9999-12-31T23:59:59Z"))
     assert paused(database) > 10**9

@@ -30,6 +30,7 @@ class Told(Protocol):
     settled_at: datetime | None
     settlement_timer_seconds: int
     closes_at: datetime
+    expected_expires_at: datetime | None
     exchange_updated_at: datetime
 
 
@@ -38,6 +39,7 @@ class Standing(NamedTuple):
 
     market_ticker: str
     is_known: bool
+    is_combo: bool
     differs: bool
     exchange_updated_at: datetime | None
     read_attempts: int
@@ -106,7 +108,7 @@ def judge(
     is_other_outcome = outcome.state() != before
     is_changed = standing.differs or is_other_outcome
     attempts = 0 if is_changed else standing.read_attempts + 1
-    pause = _pause(told, outcome, agrees, attempts, standing.now)
+    pause = _pause(told, outcome, agrees, attempts, standing)
     if isinstance(pause, timedelta):
         next_read_at: datetime | None = standing.now + pause
     else:
@@ -134,7 +136,7 @@ def _is_stale(told: Told, standing: Standing) -> bool:
 
 
 def _pause(
-    told: Told, outcome: Outcome, agrees: bool, attempts: int, now: datetime
+    told: Told, outcome: Outcome, agrees: bool, attempts: int, standing: Standing
 ) -> timedelta | datetime | None:
     """How long until REST is asked again, or when; None where it has told all there will be."""
     if outcome.last is not None:
@@ -144,6 +146,15 @@ def _pause(
             return None
         first = max(_SHORTEST_FINAL_SECONDS, told.settlement_timer_seconds + 60)
         return growing(min(first, _LONGEST_FINAL_SECONDS), attempts, _LONGEST_FINAL_SECONDS)
-    if told.closes_at > now:
-        return min(told.closes_at, _END_OF_TIME) + _AFTER_CLOSE
-    return growing(_FIRST_OPEN_SECONDS, attempts, _LONGEST_OPEN_SECONDS)
+    again = growing(_FIRST_OPEN_SECONDS, attempts, _LONGEST_OPEN_SECONDS)
+    if told.closes_at <= standing.now:
+        return again
+    after_close = min(told.closes_at, _END_OF_TIME) + _AFTER_CLOSE
+    expected_at = told.expected_expires_at
+    if not standing.is_combo or expected_at is None:
+        return after_close
+    # A combo is over days before it closes, and only the stream says so: no list of changes holds
+    # it, so the loss of that one message must not leave it without an outcome until then.
+    if expected_at > standing.now:
+        return min(after_close, min(expected_at, _END_OF_TIME) + _AFTER_CLOSE)
+    return min(after_close - standing.now, again)

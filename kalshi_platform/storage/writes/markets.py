@@ -67,7 +67,7 @@ _WRITTEN = (
     "read_attempts",
 )
 _LOOK = f"""
-SELECT told.market_ticker, held.market_ticker IS NOT NULL,
+SELECT told.market_ticker, held.market_ticker IS NOT NULL, coalesce(held.is_combo, false),
        ({columns_of(_COMPARED, "held")}) IS DISTINCT FROM ({columns_of(_COMPARED, "told")})
        OR held.is_paused IS DISTINCT FROM coalesce(told.is_paused, held.is_paused)
        OR held.series_ticker IS DISTINCT FROM events.series_ticker,
