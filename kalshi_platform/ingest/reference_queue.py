@@ -18,6 +18,8 @@ from kalshi_platform.storage.writes.reference import Kind, note_missing, postpon
 _MARKETS_A_TURN = 1000
 _EVENTS_A_TURN = 300
 _SERIES_A_TURN = 100
+# A call each, so outcomes would wait for many of them.
+_COMBO_EVENTS_A_TURN = 60
 # From so many on, the whole list (one call) is cheaper than asking for each.
 _SERIES_ONE_BY_ONE = 5
 # Servers refuse addresses beyond 8,000 characters; a comma takes three.
@@ -58,8 +60,10 @@ class Queue:
         """Ask for the events that are due; whether there may be more."""
         tickers = due_events(self._connection, _EVENTS_A_TURN)
         self._connection.commit()
-        self.ask_events(tickers)
-        return len(tickers) == _EVENTS_A_TURN
+        ordinary = [ticker for ticker in tickers if not ticker.startswith(_COMBO)]
+        taken = tickers[: len(ordinary) + _COMBO_EVENTS_A_TURN]  # those of combos come last
+        self.ask_events(taken)
+        return len(tickers) == _EVENTS_A_TURN or len(taken) < len(tickers)
 
     def take_series(self) -> bool:
         """Ask for the series that are due; whether there may be more."""
@@ -91,7 +95,9 @@ class Queue:
         if len(left) > _SERIES_ONE_BY_ONE and not self._ends():
             page = self._rest.series_list()
             self._pages.land_series(page)
-            left -= {facts.series_ticker for facts in page.items}
+            told = left & {facts.series_ticker for facts in page.items}
+            self._put_off("series", told)
+            left -= told
         self._each("series", sorted(left), self._ask_series)
 
     def _ask_markets(self, batch: Sequence[str]) -> None:
@@ -105,15 +111,14 @@ class Queue:
                     missing -= {facts.market_ticker for facts in page.items} | unreadable
         except BadRequest:
             # One name that the exchange does not take must not keep the others waiting.
-            if len(batch) == 1:
-                self._put_off("markets", batch)
-            else:
+            if len(batch) > 1:
                 middle = len(batch) // 2
                 self._ask_markets(batch[:middle])
                 self._ask_markets(batch[middle:])
-            return
-        self._note_missing("markets", missing)
-        self._put_off("markets", unreadable & set(batch))
+                return
+        else:
+            self._note_missing("markets", missing)
+        self._put_off("markets", batch)
 
     def _list_events(self, batch: Sequence[str]) -> list[str]:
         """Those of `batch` that the list does not tell of."""
@@ -123,29 +128,28 @@ class Queue:
             return list(batch)
         self._pages.land_events(page)
         told = {facts.event_ticker for facts in page.items}
+        self._put_off("events", told & set(batch))
         return [ticker for ticker in batch if ticker not in told]
 
-    def _ask_event(self, ticker: str) -> bool:
+    def _ask_event(self, ticker: str) -> None:
         page: Page[EventFacts] = self._rest.event(ticker)
         self._pages.land_events(page)
-        return any(facts.event_ticker == ticker for facts in page.items)
 
-    def _ask_series(self, ticker: str) -> bool:
+    def _ask_series(self, ticker: str) -> None:
         page: Page[SeriesFacts] = self._rest.series_one(ticker)
         self._pages.land_series(page)
-        return any(facts.series_ticker == ticker for facts in page.items)
 
-    def _each(self, kind: Kind, tickers: Iterable[str], ask: Callable[[str], bool]) -> None:
+    def _each(self, kind: Kind, tickers: Iterable[str], ask: Callable[[str], None]) -> None:
         for ticker in tickers:
             if self._ends():
                 return
             try:
-                if not ask(ticker):
-                    self._put_off(kind, [ticker])
+                ask(ticker)
             except NotFound:
                 self._note_missing(kind, [ticker])
             except BadRequest:
-                self._put_off(kind, [ticker])
+                pass  # put off
+            self._put_off(kind, [ticker])
 
     def _note_missing(self, kind: Kind, tickers: Iterable[str]) -> None:
         missing = set(tickers)
@@ -154,6 +158,10 @@ class Queue:
         self._pages.tally.missing += len(missing)
 
     def _put_off(self, kind: Kind, tickers: Iterable[str]) -> None:
+        """What has been asked for and is still due (refused, unreadable) waits before it is again.
+
+        A market that the database cannot hold would else be asked for without end.
+        """
         postpone_reads(self._connection, kind, set(tickers))
         self._connection.commit()
 

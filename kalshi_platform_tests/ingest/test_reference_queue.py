@@ -1,6 +1,8 @@
 """The queue and its pages: one bad name or object never keeps the others waiting."""
 
 import json
+import random
+import string
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +20,7 @@ from kalshi_platform.ingest.reference_queue import Queue, batches
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.events import name_events
 from kalshi_platform.storage.writes.markets import name_markets
+from kalshi_platform.storage.writes.reference import postpone_reads
 from kalshi_platform_tests.exchange.scripted import Answer, ScriptedServer, scripted
 from kalshi_platform_tests.ingest.reference_truth import row_of, rows_of
 
@@ -162,6 +165,51 @@ def test_events_of_combos_and_those_the_list_leaves_out_are_asked_for_one_by_one
     found = {row["event_ticker"]: row["title"] for row in rows_of(database, "events")}
     assert found == {"KXA-1": "What?", "KXB-1": "What?", "KXMVEX-1": None}
     assert row_of(database, "events", "KXMVEX-1")["not_found_at"] is not None
+
+
+def test_what_the_database_cannot_hold_is_not_asked_for_without_end(database):
+    letters = random.Random(1)
+    # No index takes so long a word, and none that cannot be compressed.
+    word = "".join(letters.choices(string.ascii_letters + string.digits, k=9_000))
+    bad = {**event("KXA-1"), "category": word}
+    with scripted(listed("events", bad)) as server, connect(database) as connection:
+        name_events(connection, ["KXA-1"])
+        connection.commit()
+        queue = Queue(
+            Pages(connection), RestClient(server.url, None, LocalBudget(10_000)), threading.Event()
+        )
+        queue.take_events()
+        queue.take_events()
+    assert len(server.asked) == 1
+    row = row_of(database, "events", "KXA-1")
+    assert (row["read_attempts"], row["metadata"], row["not_found_at"]) == (1, None, None)
+    [rejected] = rows_of(database, "rejected_messages")
+    assert "the database cannot hold it" in rejected["reason"]
+
+
+def test_what_moved_on_while_it_was_asked_for_stays_in_its_place(database):
+    with connect(database) as connection:
+        name_markets(connection, ["KXA"])
+        connection.execute("UPDATE markets SET next_read_at = now() + interval '5 s'")
+        postpone_reads(connection, "markets", {"KXA"})
+    row = row_of(database, "markets", "KXA")
+    assert row["read_attempts"] == 0
+
+
+def test_outcomes_need_not_wait_for_the_events_of_many_combos(database):
+    combos = [f"KXMVE{number:03}" for number in range(150)]
+    answers = [listed("events", event("KXA-1")), *[NOT_FOUND] * 60]
+    with scripted(*answers) as server, connect(database) as connection:
+        name_events(connection, [*combos, "KXA-1"])
+        connection.commit()
+        queue = Queue(
+            Pages(connection), RestClient(server.url, None, LocalBudget(10_000)), threading.Event()
+        )
+        assert queue.take_events(), "there is more"
+    assert [path for path, _ in asked(server)] == [
+        "/events",
+        *(f"/events/{combo}" for combo in combos[:60]),
+    ]
 
 
 def test_a_turn_ends_when_its_time_is_over_and_when_asked_to_stop(database):

@@ -13,7 +13,9 @@ _OUTCOME_AWAITED: LiteralString = "outcome_status IS NOT NULL AND outcome_status
 # Locked in order of their names, so that two writers never wait for each other in a ring.
 _POSTPONE: LiteralString = """
 WITH asked AS (
-    SELECT {ticker} FROM {table} WHERE {ticker} = ANY(%(tickers)s) AND next_read_at IS NOT NULL
+    SELECT {ticker} FROM {table}
+    WHERE {ticker} = ANY(%(tickers)s) AND (next_read_at <= now() OR %(missing)s)
+          AND next_read_at IS NOT NULL
     ORDER BY {ticker} FOR UPDATE
 )
 UPDATE {table} SET read_attempts = read_attempts + 1,
@@ -49,7 +51,10 @@ def note_missing(connection: psycopg.Connection, kind: Kind, tickers: Collection
 
 
 def postpone_reads(connection: psycopg.Connection, kind: Kind, tickers: Collection[str]) -> None:
-    """REST's answer about these was of no use; they are asked about again as in `note_missing`."""
+    """Those of these that are still due were asked about in vain, whatever the reason.
+
+    They are asked about again as in `note_missing`. Who moved on meanwhile stays in its place.
+    """
     _postpone(connection, kind, tickers, missing=False)
 
 
