@@ -35,6 +35,8 @@ from kalshi_platform.storage.writes.feed import add_to_counters
 from kalshi_platform.storage.writes.sweeps import save_checkpoint
 
 ROUND_SECONDS = 60.0
+# After an outage the changes of hours are read; outcomes have their turn in between.
+_LONGEST_ROUND_SECONDS = 15.0
 # Things that become due one by one are asked for together.
 _LOOK_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 2.0
@@ -107,7 +109,8 @@ class _Sync:
         self._ends_at = ends_at
         self._report = report
         pages = Pages(connection, report.tally)
-        self._changes = Changes(pages, rest, stop, self._is_over)
+        self._round_began = time.monotonic()
+        self._changes = Changes(pages, rest, stop, self._round_is_long)
         self._queue = Queue(pages, rest, stop, self._is_over)
 
     def run(self, lease: Lease) -> None:
@@ -159,14 +162,14 @@ class _Sync:
         age = self._age_of_last_round()
         if age is not None and age < ROUND_SECONDS:
             return False
-        began = time.monotonic()
+        self._round_began = time.monotonic()
         if not self._changes.take():
-            return True
+            return True  # the rest of it follows, from the watermark on
         self._report.rounds += 1
         self._save_refreshed(datetime.now(UTC), None)
         log.info(
             "reference_refreshed",
-            seconds=round(time.monotonic() - began, 2),
+            seconds=round(time.monotonic() - self._round_began, 2),
             changed=self._report.tally.changed,
         )
         return False
@@ -196,6 +199,9 @@ class _Sync:
 
     def _is_over(self) -> bool:
         return time.monotonic() >= self._ends_at
+
+    def _round_is_long(self) -> bool:
+        return self._is_over() or time.monotonic() - self._round_began > _LONGEST_ROUND_SECONDS
 
 
 def refreshed_at(connection: psycopg.Connection) -> datetime | None:

@@ -4,7 +4,8 @@ A watermark is an instant of the exchange's clock: everything that changed up to
 it has been seen. It is the largest time of change on the first page of a walk, for what changes
 while later pages are read may belong on a page that has been read already. Where the exchange tells
 no time of change (events and series may leave it out), the markets' watermark serves: they are
-asked first, so the exchange's clock had come that far when the others were asked.
+asked first, so the exchange's clock had come that far when the others were asked. A time that the
+exchange's clock has not reached is none: believed, everything until then would count as seen.
 """
 
 import threading
@@ -82,20 +83,19 @@ class Changes:
         begin = watermark - OVERLAP
         while True:
             end = begin + SLICE
-            # Ours is the only clock at hand that runs while nothing is told. It only decides how
-            # the walk is cut: an exchange whose clock is elsewhere is read to the end as well.
-            is_last = end >= datetime.now(UTC)
+            # Trades tell how far the exchange's clock has come; ours spares asking, as a rule.
+            is_last = end >= datetime.now(UTC) or end >= (self._rest.newest_trade_at() or end)
             seen = self._walk_markets(begin, None if is_last else end)
-            watermark = max([watermark, *seen])
-            self._save("markets", watermark)
             if is_last:
-                return watermark
+                return self._save("markets", watermark, seen)
+            # It lies in the exchange's past, and has been read to its end.
+            watermark = self._save("markets", end, [])
             if self._is_over():
                 return None
             begin = end
 
     def _walk_markets(self, begin: datetime, end: datetime | None) -> list[datetime]:
-        """Times of change: of the first page, or of all where the slice has an end."""
+        """The times of change on the first page."""
         filters = {
             **_ORDINARY,
             "min_updated_ts": int(begin.timestamp()),
@@ -106,8 +106,8 @@ class Changes:
             self._all(lambda cursor: self._rest.markets_page("live", cursor, **filters))
         ):
             self._pages.land_markets(page)
-            if number == 0 or end is not None:
-                seen += times_of_change(page.items)
+            if number == 0:
+                seen = times_of_change(page.items)
         return seen
 
     def _take_events(self, reached: datetime) -> None:
@@ -120,14 +120,14 @@ class Changes:
             self._pages.land_events(page)
             if number == 0:
                 seen = times_of_change(page.items)
-        self._save("events", max([watermark, reached, *seen]))
+        self._save("events", max(watermark, reached), seen)
 
     def _take_series(self, reached: datetime) -> None:
         watermark = read_watermark(self._connection, self._rest, "series")
         least = int((watermark - OVERLAP).timestamp())
         page = self._rest.series_list(min_updated_ts=least)
         self._pages.land_series(page)
-        self._save("series", max([watermark, reached, *times_of_change(page.items)]))
+        self._save("series", max(watermark, reached), times_of_change(page.items))
 
     def _all(self, ask: Callable[[str | None], Page[C]]) -> Iterator[Page[C]]:
         cursor: str | None = None
@@ -140,9 +140,17 @@ class Changes:
             if cursor is None:
                 return
 
-    def _save(self, kind: _Kind, watermark: datetime) -> None:
+    def _save(self, kind: _Kind, watermark: datetime, seen: Sequence[datetime]) -> datetime:
+        """Move the watermark on to the latest time seen that can be one."""
+        if max(seen, default=watermark) > watermark + OVERLAP:
+            # Trades tell how far the exchange's clock has come. Within the overlap nothing is lost.
+            newest_trade_at = self._rest.newest_trade_at() or watermark
+            latest = max(watermark, newest_trade_at) + OVERLAP
+            seen = [at for at in seen if at <= latest]
+        watermark = max([watermark, *seen])
         save_watermark(self._connection, kind, watermark)
         self._connection.commit()
+        return watermark
 
 
 def read_watermark(connection: psycopg.Connection, rest: RestClient, kind: _Kind) -> datetime:
