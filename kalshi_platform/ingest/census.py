@@ -34,6 +34,8 @@ from kalshi_platform.storage.writes.told import Changes
 LISTS = ("series", "events", "unopened", "open", "paused", "closed")
 # Pages after which a list of unknown length counts as half read.
 _USUAL_PAGES = 20
+# Lists begun again in one run; an exchange that refuses its own cursors would be asked without end.
+_MOST_RESTARTS = 5
 
 log = structlog.get_logger(__name__)
 
@@ -106,6 +108,7 @@ class _Census:
         self._stop = stop
         self._on_progress = on_progress
         self._told = 0.0
+        self._restarts = 0
         self._pages = Pages(connection)
         self._position, self._is_continued = _begin(connection)
 
@@ -145,8 +148,9 @@ class _Census:
             try:
                 self._read_page(name)
             except BadRequest:
-                if self._position.cursor is None:
+                if self._position.cursor is None or self._restarts == _MOST_RESTARTS:
                     raise
+                self._restarts += 1
                 # A cursor may have died with a restart of ours or theirs.
                 self._position.cursor, self._position.pages = None, 0
         self._tell()

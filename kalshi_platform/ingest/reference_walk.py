@@ -37,6 +37,8 @@ _RESUMABLE_SECONDS = 3600
 _LIVE_SHARE = 2 / 3
 # Pages after which the archive, whose length nobody tells, counts as half walked.
 _USUAL_PAGES = 200
+# Lists begun again in one run; an exchange that refuses its own cursors would be asked without end.
+_MOST_RESTARTS = 5
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +86,7 @@ class Walk:
         self._days = days
         self._stop = stop
         self._tell = tell
+        self._restarts = 0
         self._scope = f"days:{days[0]}..{days[-1]}"
         self.position = self._begin()
 
@@ -189,8 +192,9 @@ class Walk:
             try:
                 land(cursor)
             except BadRequest:
-                if cursor is None:
+                if cursor is None or self._restarts == _MOST_RESTARTS:
                     raise
+                self._restarts += 1
                 # A cursor may have died with a restart of ours or theirs.
                 self.position.cursor = None
                 continue
