@@ -25,16 +25,18 @@ $(STAMP): pyproject.toml constraints.txt
 up: $(STAMP) ## start everything; Ctrl-C stops it all
 	@exec $(BIN)/kalshi-platform up
 
-# Two workers, a file to one of them: most tests wait for a process, a socket or a database.
+# Three workers, a file to one of them, the longest first: most tests wait for a process or a socket.
+PYTEST = $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP) ## run all tests
-	@exec $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@exec $(PYTEST)
 
 check: $(STAMP) ## format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@exec $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@exec $(PYTEST)
 
 drill: $(STAMP) ## break everything under load, then compare with the exchange's ledger
 	@exec $(BIN)/python -m kalshi_platform_tests.drill

@@ -11,6 +11,13 @@ from kalshi_platform.storage.embedded import EmbeddedDatabase
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.migrate import migrate
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Journeys first: the longest must not begin when all other workers are about to end."""
+    items.sort(key=lambda item: "test_reference_equals" not in item.nodeid)
+    items.sort(key=lambda item: "journeys" not in item.path.parts)
+
+
 _names = (f"test_{number}" for number in itertools.count())
 
 

@@ -242,18 +242,16 @@ def test_a_series_that_the_exchange_does_not_know_is_told_and_not_failed(connect
     assert figures["events_that_name_one"] == 2
 
 
-@pytest.mark.parametrize(
-    ("first_seen_at", "asked_for"), [(None, 0), (LONG_AGO, 0), (datetime.now(UTC), 1)]
-)
-def test_a_series_that_an_event_names_must_be_held_soon(connection, first_seen_at, asked_for):
+@pytest.mark.parametrize(("first_seen", "asked_for"), [("never", 0), ("long ago", 0), ("now", 1)])
+def test_a_series_that_an_event_names_must_be_held_soon(connection, first_seen, asked_for):
     put(connection, "events", event_ticker="ORPHAN", series_ticker="KXNEW")
-    if first_seen_at is not None:
+    if first_seen != "never":
         put(
             connection,
             "series",
             series_ticker="KXNEW",
             metadata=None,
-            first_seen_at=first_seen_at,
+            first_seen_at=LONG_AGO if first_seen == "long ago" else datetime.now(UTC),
         )
     passed, figures = ask(connection, quality.events_belong_to_series)
     assert passed is bool(asked_for)
