@@ -3,8 +3,6 @@
 Written out in full and never changed once released: what `storage.tables` said at the time.
 """
 
-
-
 from alembic import op
 
 revision = "0002"
