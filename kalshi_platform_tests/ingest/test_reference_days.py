@@ -141,6 +141,18 @@ def test_nothing_is_missed_though_the_cutoff_moves_meanwhile(
     assert_complete(database, truth, days)
 
 
+def test_a_market_that_has_moved_to_the_archive_keeps_what_the_live_tier_told(database, simulator):
+    days = DAYS[1:]
+    backfill(database, simulator, days)
+    before = facts_alone(database)
+    told_live = [row for row in before["markets"] if row["metadata_source"] == "rest"]
+    assert any("occurrence_datetime" in row["metadata"] for row in told_live)
+    simulator.fault("move_cutoff", to=(CUTOFF + timedelta(hours=20)).isoformat())
+    again = backfill(database, simulator, days)
+    assert [(report.added, report.changed) for report in again] == [(0, 0)] * len(days)
+    assert facts_alone(database) == before
+
+
 def test_days_after_the_cutoff_do_not_walk_the_archive(database, simulator, truth):
     days = [DAYS[-1]]
     backfill(database, simulator, days)

@@ -66,9 +66,12 @@ _WRITTEN = (
     "next_read_at",
     "read_attempts",
 )
+# The archive leaves fields out that the live tier told (occurrence_datetime), of the same change.
 _LOOK = f"""
 SELECT told.market_ticker, held.market_ticker IS NOT NULL, coalesce(held.is_combo, false),
        ({columns_of(_COMPARED, "held")}) IS DISTINCT FROM ({columns_of(_COMPARED, "told")})
+       AND NOT (%s = 'historical' AND coalesce(held.metadata_source = 'rest', false)
+                AND held.exchange_updated_at = told.exchange_updated_at)
        OR held.is_paused IS DISTINCT FROM coalesce(told.is_paused, held.is_paused)
        OR held.series_ticker IS DISTINCT FROM events.series_ticker,
        held.exchange_updated_at, coalesce(held.read_attempts, 0), held.next_read_at,
@@ -197,7 +200,7 @@ def _judge(
 ) -> list[Verdict]:
     """What becomes of each market told; of the combos, of those that have a row."""
     told = {fact.market_ticker: fact for fact in facts}
-    rows = connection.execute(_LOOK, [as_rows(map(_facts, told.values()))]).fetchall()
+    rows = connection.execute(_LOOK, [source, as_rows(map(_facts, told.values()))]).fetchall()
     outcomes = load_outcomes(connection, told)
     return [
         judge(told[standing.market_ticker], standing, outcomes, source, read_at)
