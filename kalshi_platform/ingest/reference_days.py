@@ -106,6 +106,9 @@ def _alone(url: str, stop: threading.Event) -> Iterator[bool]:
     """Hold the lease of backfills; False if `stop` came first."""
     lease = Lease(url, REFERENCE_DAYS)
     taken = lease.acquire()
+    if not taken:
+        # Of a warning's weight, so that it shows beside a bar that stands still.
+        log.warning("reference_backfill_waits", reason="another one is under way")
     while not taken and not stop.wait(_LEASE_POLL_SECONDS):
         taken = lease.acquire()
     try:

@@ -100,6 +100,7 @@ class Walk:
             self._walk_day(self._days[self.position.day_number])
         if not self.position.archive_done:
             self._walk_archive()
+        self._tell(1.0)
 
     def name_up_to(self, ticker: str) -> None:
         """Remember that traded markets have been asked for by name up to this one."""

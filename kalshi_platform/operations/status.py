@@ -53,11 +53,11 @@ def _reference_lines(reference: Reference) -> list[str]:
         refreshed = f"refreshed {_seconds(reference.refresh_age)} ago"
     error = f" ({reference.error})" if reference.error else ""
     not_found = (
-        f"{reference.markets_not_found} markets, {reference.events_not_found} events, "
-        f"{reference.series_not_found} series unknown to REST"
+        f"unknown to REST: {reference.markets_not_found} markets, "
+        f"{reference.events_not_found} events, {reference.series_not_found} series"
     )
     return [
-        f"markets     {refreshed}{error}, {reference.due} things to ask for, {not_found}",
+        f"markets     {refreshed}{error}, {reference.due} things to ask for; {not_found}",
         f"census      {reference.census}",
         f"outcomes    {reference.unconfirmed_outcomes} to confirm"
         f"{_since(reference.oldest_unconfirmed_age)}; "

@@ -2,15 +2,18 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 import pytest
+from structlog.testing import capture_logs
 
 from kalshi_platform.ingest.landing import land_rest_trades
 from kalshi_platform.ingest.reference_days import backfill_days
 from kalshi_platform.ingest.window import count_calls
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.leases import REFERENCE_DAYS, Lease
 from kalshi_platform_tests.ingest.reference_truth import (
     facts_alone,
     held_events,
@@ -25,6 +28,7 @@ from kalshi_platform_tests.ingest.reference_truth import (
     rows_of,
 )
 from kalshi_platform_tests.ingest.truth import client
+from kalshi_platform_tests.waiting import until
 from kalshi_simulator.testing import RunningSimulator, running_simulator
 
 TODAY = datetime.now(UTC).date()
@@ -237,6 +241,22 @@ def test_other_days_between_the_same_ends_are_another_backfill(database, simulat
     reports = backfill(database, simulator, ends)
     assert [report.day for report in reports] == ends
     assert_complete(database, truth, ends)
+
+
+def test_another_backfill_is_waited_for_aloud(database, simulator):
+    other = Lease(database, REFERENCE_DAYS)
+    assert other.acquire()
+    stop = threading.Event()
+    with capture_logs() as logs, ThreadPoolExecutor() as threads:
+        waiting = threads.submit(backfill, database, simulator, stop=stop)
+        try:
+            until(lambda: any(line["event"] == "reference_backfill_waits" for line in logs), 10)
+            assert not waiting.done()
+        finally:
+            stop.set()
+            other.release()
+        assert not any(report.complete for report in waiting.result(20))
+    assert held_markets(database) == {}
 
 
 def test_no_days_are_no_work(database, simulator):

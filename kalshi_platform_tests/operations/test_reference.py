@@ -232,6 +232,7 @@ def test_the_status_tells_what_is_awaited_unconfirmed_and_unknown(
     text = "\n".join(status_lines(found))
     assert "outcomes    1 to confirm, the oldest for 660 s; 1 awaited" in text
     assert "refreshed 240." in text
+    assert "5 things to ask for; unknown to REST: 1 markets, 1 events, 0 series" in text
     # As a program reads it.
     assert msgspec.json.decode(msgspec.json.encode(found))["reference"]["due"] == 5
 
