@@ -147,7 +147,7 @@ class _Backfill:
         return [self._report(day, complete=complete) for day in self._days]
 
     def _ask_traded(self) -> None:
-        """Markets that traded and are known by name alone: combos above all."""
+        """Markets that traded and are known by name alone, or combos that were not final yet."""
         while True:
             tickers = unread_traded_markets(
                 self._connection,

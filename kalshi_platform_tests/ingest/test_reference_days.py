@@ -230,6 +230,29 @@ def test_combos_that_traded_on_the_days_are_read_and_others_are_not(database, si
     assert all(row["metadata"] is not None for row in combos.values())
     events = {row["event_ticker"] for row in combos.values()}
     assert all(row_of(database, "events", event)["metadata"] is not None for event in events)
+    before = facts_alone(database)
+    with connect(database) as connection:  # as had they been read before their end
+        connection.execute(
+            "UPDATE markets SET outcome_status = NULL, told_status = 'active', next_read_at = NULL,"
+            " exchange_updated_at = created_at WHERE is_combo"
+        )
+        connection.execute(
+            "DELETE FROM settlements WHERE market_ticker = ANY(%s)", [sorted(combos)]
+        )
+        connection.execute(
+            "DELETE FROM settlement_history WHERE market_ticker = ANY(%s)", [sorted(combos)]
+        )
+    backfill(database, simulator, [day])
+    assert told(facts_alone(database)) == told(before)
+
+
+def told(tables: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """What the exchange said, without when we heard it."""
+    ours = {"updated_at", "recorded_at", "confirmed_at"}
+    return {
+        table: sorted(({k: v for k, v in row.items() if k not in ours} for row in rows), key=str)
+        for table, rows in tables.items()
+    }
 
 
 def test_other_days_between_the_same_ends_are_another_backfill(database, simulator, truth):

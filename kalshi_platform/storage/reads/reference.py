@@ -33,10 +33,12 @@ SELECT extract(epoch FROM least(
     (SELECT min(next_read_at) FROM events WHERE next_read_at IS NOT NULL),
     (SELECT min(next_read_at) FROM series WHERE next_read_at IS NOT NULL)) - now())::float8"""
 
-# Traded on these days, and REST has not told of it since `since`.
+# Traded on these days, and REST has not told of it since `since`. No list of a day holds combos: one
+# that was read before its end is asked for again.
 _UNREAD_TRADED: LiteralString = """
 SELECT market_ticker FROM markets
-WHERE metadata IS NULL AND (not_found_at IS NULL OR not_found_at < %(since)s)
+WHERE (metadata IS NULL OR is_combo AND outcome_status IS DISTINCT FROM 'finalized')
+  AND (not_found_at IS NULL OR not_found_at < %(since)s)
   AND market_ticker > %(after)s
   AND EXISTS (SELECT FROM trades WHERE trades.market_ticker = markets.market_ticker
               AND traded_on = ANY(%(days)s))
@@ -91,7 +93,9 @@ def unread_traded_markets(
     after: str,
     limit: int,
 ) -> list[str]:
-    """Markets that traded on `days` and are known by name alone, in order, from `after` on.
+    """Markets that traded on `days` and that no list of a day completes, in order, after `after`.
+
+    They are known by name alone, or are combos that were not final when last read.
 
     Args:
         since: one that REST has not known since then is left out.
