@@ -33,8 +33,8 @@ SELECT extract(epoch FROM least(
     (SELECT min(next_read_at) FROM events WHERE next_read_at IS NOT NULL),
     (SELECT min(next_read_at) FROM series WHERE next_read_at IS NOT NULL)) - now())::float8"""
 
-# Traded on these days, and REST has not told of it since `since`. No list of a day holds combos: one
-# that was read before its end is asked for again.
+# Traded on these days, and REST has not told of it since `since`. Combos are in no list of a day:
+# one that was read before its end is asked for again.
 _UNREAD_TRADED: LiteralString = """
 SELECT market_ticker FROM markets
 WHERE (metadata IS NULL OR is_combo AND outcome_status IS DISTINCT FROM 'finalized')
