@@ -65,7 +65,8 @@ def past_markets_have_outcomes(day: date) -> Select[Any]:
     """Whether every market that closed on the day has an outcome, or is being asked for it.
 
     One that is past its settlement time without an outcome is listed with its age: the exchange
-    may take days. One that nobody will ask for again is forgotten.
+    may take days. One without an outcome, or whose outcome is not final, that nobody will ask for
+    again is forgotten.
     """
     markets, settlements = tables.markets, tables.settlements
     settles_at = markets.c.closes_at + func.make_interval(
@@ -78,14 +79,18 @@ def past_markets_have_outcomes(day: date) -> Select[Any]:
             markets.c.read_attempts,
             markets.c.next_read_at,
             _seconds(func.now() - settles_at).label("overdue_seconds"),
+            settlements.c.status.label("outcome_status"),
         )
         .select_from(
             markets.outerjoin(settlements, settlements.c.market_ticker == markets.c.market_ticker)
         )
-        .where(_in_day(markets.c.closes_at, day), settlements.c.market_ticker.is_(None))
+        .where(
+            _in_day(markets.c.closes_at, day),
+            settlements.c.status.is_distinct_from("finalized"),
+        )
         .cte("undecided")
     )
-    overdue = undecided.c.overdue_seconds > 0
+    overdue = undecided.c.outcome_status.is_(None) & (undecided.c.overdue_seconds > 0)
     forgotten = undecided.c.next_read_at.is_(None)
     listed = select(undecided).where(or_(overdue, forgotten)).cte("listed")
     forgotten_count = _count(undecided, forgotten)

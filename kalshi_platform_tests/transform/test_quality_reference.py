@@ -160,6 +160,19 @@ def test_a_closed_market_without_outcome_that_nobody_asks_for_is_forgotten(conne
     assert examples(figures) == ["FORGOTTEN", "PENDING"]
 
 
+def test_an_outcome_that_is_not_final_and_that_nobody_asks_for_is_forgotten(connection):
+    for ticker, next_read_at in (("ASKED", NOON), ("FORGOTTEN", None), ("FINAL", None)):
+        market(connection, ticker, next_read_at=next_read_at)
+        outcome(connection, ticker)
+    connection.execute(
+        "UPDATE settlements SET status = 'determined' WHERE market_ticker IN ('ASKED', 'FORGOTTEN')"
+    )
+    passed, figures = ask(connection, quality.past_markets_have_outcomes)
+    assert not passed
+    assert (figures["markets_forgotten"], figures["markets_pending"]) == (1, 0)
+    assert examples(figures) == ["FORGOTTEN"]
+
+
 @pytest.mark.parametrize(
     ("result", "value", "right"),
     [

@@ -155,7 +155,8 @@ def reference_reasons(reference: Reference) -> list[str]:
         since = "not been" if reference.refreshed_at else "never been"
         cause = f": {reference.error}" if reference.error else ""
         reasons.append(f"markets have {since} refreshed for {age:.0f} s{cause}")
-    if unconfirmed_age is not None and unconfirmed_age > UNCONFIRMED_SECONDS:
+    # While nothing is asked for, nothing is confirmed: that is the same trouble, not a second one.
+    elif unconfirmed_age is not None and unconfirmed_age > UNCONFIRMED_SECONDS:
         reasons.append(
             f"outcomes not confirmed by REST: {reference.unconfirmed_outcomes}, "
             f"the oldest for {unconfirmed_age:.0f} s"
