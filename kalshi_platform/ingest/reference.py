@@ -29,8 +29,7 @@ from kalshi_platform.ingest.reference_queue import Queue
 from kalshi_platform.ingest.window import count_calls
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.leases import REFERENCE, Lease
-from kalshi_platform.storage.reads.reference import REFRESHED, SOURCE
-from kalshi_platform.storage.reads.sweeps import checkpoint
+from kalshi_platform.storage.reads.reference import REFRESHED, SOURCE, completed_at
 from kalshi_platform.storage.writes.feed import add_to_counters
 from kalshi_platform.storage.writes.sweeps import save_checkpoint
 
@@ -175,7 +174,8 @@ class _Sync:
         return False
 
     def _age_of_last_round(self) -> float | None:
-        at = refreshed_at(self._connection)
+        at = completed_at(self._connection)
+        self._connection.commit()
         return None if at is None else (datetime.now(UTC) - at).total_seconds()
 
     def _note_failure(self, step: str, error: ExchangeError) -> None:
@@ -183,7 +183,7 @@ class _Sync:
         self._report.failures += 1
         self._report.error = str(error)
         add_to_counters(self._connection, {("reference_failures_total", ""): 1})
-        self._save_refreshed(refreshed_at(self._connection), str(error))
+        self._save_refreshed(completed_at(self._connection), str(error))
         log.warning("reference_failed", step=step, reason=str(error))
 
     def _save_refreshed(self, at: datetime | None, error: str | None) -> None:
@@ -202,11 +202,3 @@ class _Sync:
 
     def _round_is_long(self) -> bool:
         return self._is_over() or time.monotonic() - self._round_began > _LONGEST_ROUND_SECONDS
-
-
-def refreshed_at(connection: psycopg.Connection) -> datetime | None:
-    """When the last complete round ended, our clock."""
-    saved = checkpoint(connection, SOURCE, REFRESHED)
-    connection.commit()
-    at = None if saved is None else saved[0].get("at")
-    return datetime.fromisoformat(at) if isinstance(at, str) else None
