@@ -95,17 +95,14 @@ class ReadDatabase:
             DatabaseUnavailable: no connection, or it broke twice.
             SchemaMissing: there are no tables to read.
             StatementTooSlow: the statement ran into its time limit.
+            psycopg.Error: the statement itself is wrong: a fault of ours, and no outage.
         """
         try:
             try:
                 return await self._row(statement, parameters)
             except psycopg.errors.QueryCanceled as error:
                 raise StatementTooSlow(str(error)) from error
-            except (
-                psycopg.errors.UndefinedTable,
-                psycopg.errors.UndefinedColumn,
-                psycopg.errors.InsufficientPrivilege,
-            ) as error:
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
                 raise SchemaMissing(str(error).strip()) from error
             except (PoolTimeout, PoolClosed):
                 raise

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from api.app import create_app
 from api.database import DatabaseUnavailable, ReadDatabase, StatementTooSlow
+from kalshi_platform.storage.engine import connect
 from kalshi_platform_tests.api.rows import TICKER
 
 
@@ -92,6 +93,56 @@ async def test_an_unforeseen_fault_leaves_its_trace_in_the_log_alone(asker, monk
     [failure] = [line for line in logs if line["event"] == "request_failed"]
     assert failure["request_id"] == response.json()["request_id"]
     assert failure["exc_info"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("SELECT no_such_column FROM trades", psycopg.errors.UndefinedColumn),
+        ("SELECT no_such_function()", psycopg.errors.UndefinedFunction),
+        ("SELECT 1 / 0", psycopg.errors.DivisionByZero),
+    ],
+)
+async def test_a_wrong_statement_is_a_fault_of_ours_and_no_outage(
+    asker, standing, monkeypatch, statement, fault
+):
+    monkeypatch.setattr(
+        "api.routes.markets.markets_page", lambda *_args, **_fields: (statement, {})
+    )
+    with capture_logs() as logs:
+        response = await asker.get("/markets")
+    assert (response.status_code, response.headers.get("retry-after")) == (500, None)
+    assert response.json()["type"] == "urn:kalshi-platform:problem:internal"
+    assert "no_such" not in response.text
+    [failure] = [line for line in logs if line["event"] == "request_failed"]
+    assert failure["request_id"] == response.json()["request_id"]
+    database = ReadDatabase(standing[0], connections=1)
+    await database.open()
+    with pytest.raises(fault):
+        await database.row(statement)
+    await database.close()
+
+
+async def test_a_role_without_rights_is_an_outage_until_it_has_them(database, key):
+    def allow(verb: str, to: str) -> None:
+        with connect(database) as connection:
+            connection.execute(f"{verb} SELECT ON markets {to} kalshi_reader".encode())
+
+    app = create_app(database, simulated=True, connections=1)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app),
+            base_url="http://api",
+            headers={"X-API-Key": key},
+        ) as client,
+    ):
+        allow("REVOKE", "FROM")
+        try:
+            assert (await client.get("/markets")).status_code == 503
+        finally:
+            allow("GRANT", "TO")
+        assert (await client.get("/markets")).status_code == 200
 
 
 async def test_each_request_is_one_log_line_without_its_key(asker, standing):
