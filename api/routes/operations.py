@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 
 from api.database import DatabaseUnavailable, ReadDatabase, SchemaMissing, StatementTooSlow
 from api.telemetry import RequestMetrics
+from kalshi_platform.storage.reads.reference_status import Reference
 from kalshi_platform.storage.reads.status import STATUS, Status, status_from, unreachable
 
 router = APIRouter(tags=["operations"])
@@ -92,6 +93,7 @@ def _of_status(status: Status) -> list[_Line]:
         "ingestion_rejected_today": status.rejected_today,
         "candles_stale_minutes": status.stale_candles,
         "candles_oldest_stale_seconds": status.oldest_stale_candle_age,
+        **_of_reference(status.reference),
     }
     # No value is no line: a figure that is not known must not look like a zero.
     lines = [_Line(name, "", float(value)) for name, value in figures.items() if value is not None]
@@ -101,6 +103,26 @@ def _of_status(status: Status) -> list[_Line]:
         if source.last_message_age is not None
     ]
     return lines + ages
+
+
+def _of_reference(reference: Reference | None) -> dict[str, float | None]:
+    """Of markets and outcomes; nothing while the database does not answer."""
+    if reference is None:
+        return {}
+    return {
+        "reference_sync_runs": reference.runs,
+        "reference_refresh_age_seconds": reference.refresh_age,
+        "reference_census_complete": reference.census == "complete",
+        "reference_due": reference.due,
+        "reference_rejected_today": reference.rejected_today,
+        "reference_markets_not_found": reference.markets_not_found,
+        "reference_events_not_found": reference.events_not_found,
+        "reference_series_not_found": reference.series_not_found,
+        "outcomes_pending": reference.pending_outcomes,
+        "outcomes_oldest_pending_seconds": reference.oldest_pending_age,
+        "outcomes_unconfirmed": reference.unconfirmed_outcomes,
+        "outcomes_oldest_unconfirmed_seconds": reference.oldest_unconfirmed_age,
+    }
 
 
 def _as_prometheus(metrics: list[_Line]) -> str:

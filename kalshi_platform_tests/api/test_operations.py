@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from kalshi_platform.storage.leases import LOADER, RECORDER, Lease
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.reads.status import read_status
 from kalshi_platform.storage.writes.keys import create_key
+from kalshi_platform_tests.api.reference_rows import market, put, settled
 from kalshi_platform_tests.api.rows import TICKER, at, land, open_gap, trade
 
 
@@ -129,6 +131,48 @@ async def test_metrics_are_prometheus_text_of_platform_and_api(client, database)
     refused = (("method", "GET"), ("route", "/candles/{ticker}"), ("status", "404"))
     assert samples["api_requests_total", refused] == 1
     assert samples["api_request_seconds_count", (("route", "/trades"),)] == 1
+
+
+async def test_metrics_tell_how_markets_and_outcomes_are(anonymous, database):
+    hour = timedelta(hours=1)
+    put(
+        database,
+        market("KX-closed", closes_at=datetime.now(UTC) - hour, next_read_at=None),
+        *settled("KX-told", confirmed_at=None, recorded_at=datetime.now(UTC) - hour),
+        *settled("KX-confirmed"),
+    )
+    with connect(database) as connection:
+        connection.execute(
+            "INSERT INTO ingestion_checkpoints (source, scope, position)"
+            " VALUES ('reference', 'refreshed', jsonb_build_object('at', now() - interval '70 s'))"
+        )
+    figures = await metrics_of(anonymous)
+    assert (figures["outcomes_pending"], figures["outcomes_unconfirmed"]) == (1, 1)
+    assert 3600 <= figures["outcomes_oldest_pending_seconds"] < 3700
+    assert 3600 <= figures["outcomes_oldest_unconfirmed_seconds"] < 3700
+    assert 70 <= figures["reference_refresh_age_seconds"] < 170
+    assert (figures["reference_sync_runs"], figures["reference_census_complete"]) == (0, 0)
+    # Two markets carry the queue's default: they are to be asked for now.
+    assert (figures["reference_due"], figures["reference_markets_not_found"]) == (2, 0)
+
+
+async def test_an_age_of_nothing_is_no_figure(anonymous, database):
+    figures = await metrics_of(anonymous)
+    assert (figures["outcomes_pending"], figures["outcomes_unconfirmed"]) == (0, 0)
+    for name in ("oldest_pending_seconds", "oldest_unconfirmed_seconds"):
+        assert f"outcomes_{name}" not in figures
+    assert "reference_refresh_age_seconds" not in figures
+
+
+async def metrics_of(client: httpx.AsyncClient) -> dict[str, float]:
+    """The figures without labels."""
+    text = (await client.get("/metrics")).text
+    return {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.labels
+    }
 
 
 async def test_health_answers_while_every_other_connection_is_busy(client, app, database):
