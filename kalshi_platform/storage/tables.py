@@ -421,7 +421,14 @@ settlements = Table(
     _instant("determined_at", nullable=True, comment="seconds; null where no message told it"),
     _instant("settled_at", nullable=True, comment="when it was paid; null before"),
     Index("settlements_by_time", "effective_at", "market_ticker"),
-    Index("settlements_by_result", "result", "effective_at", "market_ticker"),
+    # Yes and no are found soon enough in order of time.
+    Index(
+        "settlements_by_rare_result",
+        "result",
+        "effective_at",
+        "market_ticker",
+        postgresql_where=text("result <> 'yes' AND result <> 'no'"),
+    ),
     Index(
         "settlements_unsettled",
         "status",

@@ -30,6 +30,40 @@ def test_a_migrated_database_equals_the_metadata(database):
     engine.dispose()
 
 
+# What comparing by names and types does not see: conditions, included columns, defaults, words.
+_FULL_SCHEMA = """
+SELECT 'index', indexname::text, indexdef FROM pg_indexes
+WHERE schemaname = 'public' AND tablename = ANY(%(tables)s)
+UNION ALL
+SELECT 'column', table_name || '.' || column_name,
+       concat_ws(' | ', data_type, is_nullable, column_default, collation_name, is_identity,
+                 generation_expression, col_description(table_name::regclass, ordinal_position))
+FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name = ANY(%(tables)s)
+UNION ALL
+SELECT 'table', relname::text, obj_description(oid) FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relname = ANY(%(tables)s)
+ORDER BY 1, 2
+"""
+
+
+def test_a_migrated_database_equals_the_metadata_to_the_letter(database, empty_database):
+    engine = database_engine(empty_database)
+    tables.metadata.create_all(engine)
+    engine.dispose()
+    found = []
+    for url in (database, empty_database):
+        with connect(url) as connection:
+            found.append(
+                connection.execute(
+                    _FULL_SCHEMA, {"tables": list(tables.metadata.tables)}
+                ).fetchall()
+            )
+    migrated, described = found
+    assert len(described) > 200
+    assert migrated == described
+
+
 def test_migrating_twice_changes_nothing(empty_database):
     assert migrate(empty_database) == migrate(empty_database) == head_revision()
 

@@ -42,7 +42,11 @@ def indexes_of(connection: psycopg.Connection, page) -> str:
         ),
         (
             settlements_page(SettlementFilters(result="void"), after=None, limit=9),
-            "settlements_by_result",
+            "settlements_by_rare_result",
+        ),
+        (
+            settlements_page(SettlementFilters(result="yes"), after=None, limit=9),
+            "settlements_by_time",
         ),
     ],
 )

@@ -104,7 +104,7 @@ _STATEMENTS = [
     settled_at TIMESTAMP WITH TIME ZONE,
     PRIMARY KEY (market_ticker)
 )""",
-    """CREATE INDEX settlements_by_result ON settlements (result, effective_at, market_ticker)""",
+    """CREATE INDEX settlements_by_rare_result ON settlements (result, effective_at, market_ticker) WHERE result <> 'yes' AND result <> 'no'""",
     """CREATE INDEX settlements_by_settling ON settlements (settled_at)""",
     """CREATE INDEX settlements_unconfirmed ON settlements (recorded_at) WHERE confirmed_at IS NULL""",
     """CREATE INDEX settlements_by_time ON settlements (effective_at, market_ticker)""",
