@@ -101,6 +101,32 @@ def test_figures_of_trading_come_along_when_a_fact_changes(database):
     assert held["updated_at"] > held["first_seen_at"]
 
 
+def test_figures_of_trading_are_those_of_the_reading_that_is_noted(database):
+    tell(database, "markets", market(close_time=FAR, yes_bid_dollars="0.1000"))
+    before = row(database, "markets", TICKER)
+    make_due(database)
+    read_at = READ_AT + timedelta(hours=3)
+    busy = market(close_time=FAR, yes_bid_dollars="0.0000", volume_fp="99999.00")
+    assert tell(database, "markets", busy, read_at=read_at) == SAME
+    held = row(database, "markets", TICKER)
+    assert (held["read_at"], held["yes_bid_micros"], held["volume_centis"]) == (
+        read_at,
+        0,
+        9_999_900,
+    )
+    assert held["updated_at"] == before["updated_at"], "no fact changed"
+
+
+def test_a_reading_that_is_not_believed_leaves_the_figures_alone(database):
+    tell(database, "markets", market(updated_time=later(60), volume_fp="50.00"))
+    make_due(database)
+    behind = market(volume_fp="40.00", yes_bid_dollars="0.9000")
+    assert tell(database, "markets", behind, read_at=READ_AT + timedelta(hours=3)) == SAME
+    held = row(database, "markets", TICKER)
+    assert (held["read_at"], held["volume_centis"]) == (READ_AT, 5_000)
+    assert held["yes_bid_micros"] == 123_000
+
+
 def test_an_older_state_never_wins_and_is_asked_for_again(database):
     tell(database, "markets", market(updated_time=later(60), title="Newer"))
     make_due(database)

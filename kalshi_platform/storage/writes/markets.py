@@ -5,7 +5,7 @@ looked at again, and written. So a second reading of everything neither writes n
 are locked before markets, by every writer, in order of their tickers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -92,15 +92,16 @@ SET ({columns_of(_WRITTEN)}) = ROW({columns_of(_WRITTEN, "told")}),
 FROM json_populate_recordset(NULL::markets, %s) AS told
 WHERE held.market_ticker = told.market_ticker
 """  # noqa: S608
-_QUEUE = """
+# Figures of trading go with `read_at`, when they were so; null where REST is not believed.
+_AS_OF_READING = ("read_at", *_FIGURES)
+_QUEUE = f"""
 UPDATE markets AS held
 SET next_read_at = queued.next_read_at, read_attempts = queued.read_attempts,
-    read_at = coalesce(queued.read_at, held.read_at),
+    {", ".join(f"{name} = coalesce(queued.{name}, held.{name})" for name in _AS_OF_READING)},
     not_found_at = CASE WHEN queued.read_at IS NULL THEN held.not_found_at END
-FROM unnest(%s::text[], %s::timestamptz[], %s::int[], %s::timestamptz[])
-     AS queued (market_ticker, next_read_at, read_attempts, read_at)
+FROM json_populate_recordset(NULL::markets, %s) AS queued
 WHERE held.market_ticker = queued.market_ticker
-"""
+"""  # noqa: S608
 _ASK_AGAIN = """
 UPDATE markets SET next_read_at = now(), read_attempts = 0 WHERE market_ticker = ANY(%s)
 """
@@ -187,7 +188,7 @@ def write_markets(
     if taken:
         rows = [_row(told[v.market_ticker], v, source, read_at) for v in taken]
         connection.execute(_TAKE, [as_rows(rows)])
-    _queue(connection, [v for v in verdicts if not v.is_changed], read_at)
+    _queue(connection, told, [v for v in verdicts if not v.is_changed], read_at)
     write_outcomes(
         connection, {v.market_ticker: v.outcome for v in verdicts if v.outcome is not None}
     )
@@ -209,15 +210,29 @@ def _judge(
     ]
 
 
-def _queue(connection: psycopg.Connection, verdicts: Sequence[Verdict], read_at: datetime) -> None:
-    """Move markets in the queue of which nothing new was told."""
-    if verdicts:
-        connection.execute(_QUEUE, [
-            [verdict.market_ticker for verdict in verdicts],
-            [verdict.next_read_at for verdict in verdicts],
-            [verdict.read_attempts for verdict in verdicts],
-            [read_at if verdict.is_taken else None for verdict in verdicts],
-        ])  # fmt: skip
+def _queue(
+    connection: psycopg.Connection,
+    told: Mapping[str, MarketValues],
+    verdicts: Sequence[Verdict],
+    read_at: datetime,
+) -> None:
+    """Move markets in the queue of which no new fact was told."""
+    rows = []
+    for verdict in verdicts:
+        row: dict[str, Any] = {
+            "market_ticker": verdict.market_ticker,
+            "next_read_at": verdict.next_read_at,
+            "read_attempts": verdict.read_attempts,
+        }
+        if verdict.is_taken:
+            row |= {"read_at": read_at} | _figures(told[verdict.market_ticker])
+        rows.append(row)
+    if rows:
+        connection.execute(_QUEUE, [as_rows(rows)])
+
+
+def _figures(told: MarketValues) -> dict[str, Any]:
+    return {name: getattr(told, name) for name in _FIGURES}
 
 
 def _facts(told: MarketValues) -> dict[str, Any]:
@@ -235,7 +250,7 @@ def _row(told: MarketValues, verdict: Verdict, source: str, read_at: datetime) -
     """A row as it is written."""
     return (
         _facts(told)
-        | {name: getattr(told, name) for name in _FIGURES}
+        | _figures(told)
         | {
             "outcome_status": verdict.outcome_status,
             "metadata_source": source,
