@@ -59,6 +59,12 @@ def kinds(sample: Sample) -> list[Kind]:
             for path in ("markets", "events")
         ],
         Kind(
+            "active, huge series, common word",
+            "markets",
+            _any(status="active", series_ticker=HUGE_SERIES, search="bitcoin"),
+            goal=False,
+        ),
+        Kind(
             "common word a huge series lacks",
             "markets",
             _any(series_ticker=HUGE_SERIES, search="contest"),
@@ -95,6 +101,7 @@ def _of_markets(sample: Sample) -> list[Kind]:
         "status, rare words": _any(status=_STATUSES, search=_RARE_WORDS),
         "active, closing": _any(day, status="active"),
         "series, closing": _any(day, series_ticker=sample.series),
+        "series, common word": _any(series_ticker=sample.series, search=_WORDS),
         "huge series, closing": _any(day, series_ticker=HUGE_SERIES),
         "huge series, common word": _any(series_ticker=HUGE_SERIES, search="bitcoin"),
         "huge series, rare words": _any(series_ticker=HUGE_SERIES, search=_RARE_WORDS),

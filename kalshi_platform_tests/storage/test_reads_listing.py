@@ -78,3 +78,15 @@ def test_a_status_is_read_from_the_index_alone(connection, index):
         connection.execute(f"SET enable_{method} = off".encode())
     page = markets_page(filters, after=None, limit=9)
     assert f"Index Only Scan using {index}" in indexes_of(connection, page)
+
+
+def test_a_search_in_a_series_ends_where_the_series_does(connection):
+    # With many rows, common words are walked in order of tickers rather than taken by series.
+    connection.execute("DROP INDEX markets_by_series")
+    for method in ("bitmapscan", "sort"):
+        connection.execute(f"SET enable_{method} = off".encode())
+    filters = MarketFilters(series_ticker="KX", status="finalized", search="rain")
+    plan = indexes_of(connection, markets_page(filters, after="KX-1", limit=9))
+    [bounds] = [line for line in plan.splitlines() if "market_ticker > 'KX-1'" in line]
+    assert "Index Cond" in bounds
+    assert "market_ticker <= (InitPlan" in bounds

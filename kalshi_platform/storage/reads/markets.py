@@ -124,6 +124,8 @@ def markets_page(
     question.ask_if_given("m.closes_at >= %(closes_from)s", closes_from=filters.closes_from)
     question.ask_if_given("m.closes_at < %(closes_to)s", closes_to=filters.closes_to)
     question.search("m.words", filters.search)
+    if filters.series_ticker and filters.search and filters.status not in _FEW:
+        question.ask(_NOT_BEHIND_SERIES)
     by_series = _is_walked_by_series(filters)
     if by_series:
         question.parameters["category"] = filters.category
@@ -146,6 +148,13 @@ def markets_page(
     )
     return statement, question.parameters
 
+
+# A walk in order for common words ends where the series does: a last page, which is never full,
+# would otherwise look through all tickers that follow.
+_NOT_BEHIND_SERIES = (
+    "m.market_ticker <="
+    " (SELECT max(b.market_ticker) FROM markets AS b WHERE b.series_ticker = %(series)s)"
+)
 
 _OF_CATEGORY = (
     "m.series_ticker IN (SELECT c.series_ticker FROM series AS c WHERE c.category = %(category)s)"
