@@ -60,7 +60,7 @@ class UnknownMarket(ProblemError):
 
 
 class UnknownEvent(ProblemError):
-    """No market has ever named this event."""
+    """Neither a market nor a list of the exchange has ever named this event."""
 
     status = HTTPStatus.NOT_FOUND
     name = "unknown_event"

@@ -59,14 +59,20 @@ class Settlement(Shape):
         description="Who told it: `lifecycle` (the feed), `rest` or `historical`.",
         examples=["rest"],
     )
-    recorded_at: UtcInstant = Field(description="When it was learnt here.")
-    confirmed_at: UtcInstant | None = Field(description="When the exchange's REST said the same.")
+    recorded_at: UtcInstant = Field(description="When its newest version was learnt here.")
+    confirmed_at: UtcInstant | None = Field(
+        description="When the exchange's REST first told this result, whatever its status was then;"
+        " so it may be earlier than `recorded_at`."
+    )
 
 
 class SettlementDetail(Settlement):
     """An outcome with every version it had."""
 
-    history: list[SettlementVersion] = Field(description="Oldest first; one is in force.")
+    history: list[SettlementVersion] = Field(
+        description="Oldest first; the last is in force. Of outcomes from before the recording, the"
+        " exchange tells the last version alone."
+    )
 
 
 class Market(Shape):
@@ -155,7 +161,11 @@ class Event(Shape):
         description="From its markets: `open` while one trades or will, `settled` once all are"
         " final, `closed` in between; null without any."
     )
-    market_count: int = Field(description="Markets known here.", examples=[6])
+    market_count: int = Field(
+        description="Markets known here; 0 where the event was over before the recording and its"
+        " days have not been backfilled.",
+        examples=[6],
+    )
     mutually_exclusive: bool | None
     collateral_return_type: str | None = Field(examples=["MECNET"])
     strike_date: UtcInstant | None

@@ -49,7 +49,10 @@ class EventsQuery(BaseModel):
     "/events", response_model=Page[Event], responses=problems(422), summary="Events, by ticker"
 )
 async def list_events(query: Annotated[EventsQuery, Query()], request: Request) -> Response:
-    """Every event that has a market here, in the order of tickers."""
+    """Every event that the exchange lists or a market names, in the order of tickers.
+
+    Its status follows from the markets that are known here; without any it is null.
+    """
     filters = query.filters()
     bound = ("events", filters)
     after = position_in(query.cursor, bound, TickerPlace)

@@ -96,7 +96,8 @@ async def list_settlements(
     """The outcome of each market as it stands, in the order (`effective_at`, `market_ticker`).
 
     An outcome that changes while you page (determined, then amended or final) moves to its new
-    `effective_at`, later in the order: a walk misses none and may meet one again.
+    `effective_at`, later in the order, and may be met again. To follow outcomes, begin each walk
+    some time before the end of the last: messages come late, and times are made exact afterwards.
     """
     filters = query.filters()
     bound = ("settlements", filters)

@@ -285,7 +285,7 @@ events = Table(
     Index("events_due", "next_read_at", postgresql_where=text("next_read_at IS NOT NULL")),
     Index("events_not_found", "not_found_at", postgresql_where=text("not_found_at IS NOT NULL")),
     Index("events_by_update", "exchange_updated_at"),
-    comment="Every event that has a market here.",
+    comment="Every event that the exchange lists or a market names.",
 )
 
 markets = Table(

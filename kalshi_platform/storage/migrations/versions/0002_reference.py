@@ -78,7 +78,7 @@ _STATEMENTS = [
     """CREATE INDEX events_not_found ON events (not_found_at) WHERE not_found_at IS NOT NULL""",
     """CREATE INDEX events_listed ON events (event_ticker) INCLUDE (series_ticker, category, words)""",
     """CREATE INDEX events_without_category ON events (series_ticker, event_ticker) WHERE category IS NULL""",
-    """COMMENT ON TABLE events IS 'Every event that has a market here.'""",
+    """COMMENT ON TABLE events IS 'Every event that the exchange lists or a market names.'""",
     """COMMENT ON COLUMN events.first_seen_at IS 'first message that named it'""",
     """COMMENT ON COLUMN events.updated_at IS 'when a fact in it last changed'""",
     """COMMENT ON COLUMN events.series_ticker IS 'null where unknown, empty where it has none'""",
