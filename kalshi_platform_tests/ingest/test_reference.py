@@ -154,7 +154,8 @@ def test_after_an_outage_all_that_was_missed_is_taken_in_slices(database, simula
     assert since > cutoff
     assert held_markets(database) == changed
     at = datetime.fromisoformat(position(database, "watermark:markets")["at"])
-    assert at == max(facts["exchange_updated_at"] for facts in changed.values())
+    # The largest on the first page: what changed while later ones were read may have been missed.
+    assert newest - OVERLAP <= at <= max(f["exchange_updated_at"] for f in changed.values())
 
 
 # What was named
