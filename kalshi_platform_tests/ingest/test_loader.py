@@ -8,6 +8,7 @@ import pytest
 from kalshi_platform.ingest.loader import Loader
 from kalshi_platform.ingest.tape import TapeWriter
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.leases import LOADER, held
 from kalshi_platform.storage.migrate import SchemaMismatch
 from kalshi_platform_tests.ingest.builders import (
     event_line,
@@ -18,6 +19,7 @@ from kalshi_platform_tests.ingest.builders import (
     trade,
     trade_id,
 )
+from kalshi_platform_tests.waiting import until
 
 
 def load(database, folder):
@@ -27,6 +29,8 @@ def load(database, folder):
     Loader(database, folder)
     loader = Loader(database, folder)
     with connect(database, autocommit=True) as connection:
+        # The server may notice a little later that a killed loader's session has ended.
+        until(lambda: not held(connection, LOADER))
         loader._follow(connection, stop)
     return loader
 
@@ -203,8 +207,6 @@ def test_a_loader_refuses_a_database_without_our_schema(empty_database, tmp_path
 def test_two_loaders_never_load_at_once(database, tmp_path):
     write(tmp_path, [line(subscribed()), line(trade(1))])
     with connect(database, autocommit=True) as other:
-        from kalshi_platform.storage.leases import LOADER
-
         other.execute("SELECT pg_advisory_lock(%s)", [LOADER])
         stop = threading.Event()
         loader = threading.Thread(target=Loader(database, tmp_path).run, args=[stop])

@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -69,14 +70,15 @@ def materialize(
     only_stale: bool = False,
     **options: Any,
 ) -> dg.ExecuteInProcessResult:
-    return dg.materialize(
-        [candles, candles_checks],
-        partition_key=None if "tags" in options else str(day),
-        resources={"database": Database(url=database)},
-        run_config=dg.RunConfig(ops={"candles": CandleRun(only_stale=only_stale)}),
-        instance=instance or dg.DagsterInstance.ephemeral(),
-        **options,
-    )
+    with dg.DagsterInstance.ephemeral() if instance is None else nullcontext(instance) as used:
+        return dg.materialize(
+            [candles, candles_checks],
+            partition_key=None if "tags" in options else str(day),
+            resources={"database": Database(url=database)},
+            run_config=dg.RunConfig(ops={"candles": CandleRun(only_stale=only_stale)}),
+            instance=used,
+            **options,
+        )
 
 
 def rows(database: str, query: str) -> list[tuple[Any, ...]]:

@@ -270,12 +270,13 @@ def test_a_dead_process_is_known_by_its_name_on_its_own_host_only():
 
 
 def sweep(database: str, simulator: RunningSimulator, day: str) -> dict[str, Any]:
-    result = dg.materialize(
-        [trades],
-        partition_key=day,
-        resources={"database": Database(url=database), "exchange": exchange_at(simulator)},
-        instance=dg.DagsterInstance.ephemeral(),
-    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [trades],
+            partition_key=day,
+            resources={"database": Database(url=database), "exchange": exchange_at(simulator)},
+            instance=instance,
+        )
     [event] = result.asset_materializations_for_node("trades")
     assert event.partition == day
     return {name: value.value for name, value in event.metadata.items()}
