@@ -17,11 +17,12 @@ from kalshi_platform.storage.partitions import ensure_partitions
 from kalshi_platform.storage.writes import feed as feed_writes
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
 from kalshi_platform.storage.writes.lifecycle import apply_changes
-from kalshi_platform.storage.writes.markets import ask_again, is_ordinary
+from kalshi_platform.storage.writes.markets import ask_again, ask_open_combos, is_ordinary
 from kalshi_platform.storage.writes.trades import TradeRows, merge_trades
 
 MICROS_PER_DAY = 86_400_000_000
 _CODE_VERSION = version("kalshi-platform")
+_COMBO_CHANNEL = "multivariate_market_lifecycle"
 # How the database says that it cannot hold a document: its text, its depth, its size.
 _DOCUMENT_REFUSED = (
     psycopg.DataError,
@@ -109,6 +110,8 @@ class Rows:
             feed_writes.add_rejected(connection, self.rejected)
         for gap in self.gaps:
             open_gap(connection, gap)
+        if any(gap.channel == _COMBO_CHANNEL for gap in self.gaps):
+            ask_open_combos(connection)
         return added
 
     def _write_lifecycle(

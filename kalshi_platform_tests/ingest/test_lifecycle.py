@@ -207,6 +207,23 @@ def test_a_determination_that_cannot_be_read_is_refused_and_rest_is_asked_at_onc
     assert pause, "asked at once"
 
 
+def test_a_gap_in_the_stream_of_combos_has_the_open_ones_asked_for(database, tmp_path):
+    of_another = determined(5, market_ticker="KXMVESPORTS-S1-B")
+    asked_soon = "SELECT next_read_at < now() + interval '1 minute' FROM markets"
+    lines = [*begin(), line(trade(1, market_ticker=COMBO))]
+    write(tmp_path, lines)
+    load(database, tmp_path)
+    with connect(database) as connection:
+        # REST has told of it, so it waits for its close.
+        connection.execute("UPDATE markets SET next_read_at = now() + interval '1 day'")
+    assert rows(database, asked_soon) == [(False,)]
+
+    write(tmp_path, [*lines, line(of_another)])
+    load(database, tmp_path)
+
+    assert rows(database, asked_soon) == [(True,)]
+
+
 def test_an_unreadable_message_of_a_combo_asks_nothing():
     batch, fates = one_by_one(*begin(), line(determined(1, value="x", market_ticker=COMBO)))
     assert fates[-1] == "refused"

@@ -105,6 +105,14 @@ WHERE held.market_ticker = queued.market_ticker
 _ASK_AGAIN = """
 UPDATE markets SET next_read_at = now(), read_attempts = 0 WHERE market_ticker = ANY(%s)
 """
+# In the order in which every writer locks.
+_ASK_OPEN_COMBOS = """
+UPDATE markets SET next_read_at = now() + interval '5 s', read_attempts = 0
+WHERE market_ticker IN (
+    SELECT market_ticker FROM markets
+    WHERE is_combo AND outcome_status IS DISTINCT FROM 'finalized'
+    ORDER BY market_ticker FOR UPDATE)
+"""
 # Past its close, a market's status says nothing of whether it was paused before.
 _PAUSED = {"inactive": True, "active": False}
 
@@ -159,6 +167,15 @@ def ask_again(connection: psycopg.Connection, tickers: Iterable[str]) -> None:
     known = sorted(tickers)
     name_markets(connection, known)
     connection.execute(_ASK_AGAIN, [known])
+
+
+def ask_open_combos(connection: psycopg.Connection) -> None:
+    """Have REST asked for every combo that is not final; the caller commits.
+
+    For when messages of their channel may have been lost: no list of changes names combos, so each
+    would else be asked for only at the close that was last told.
+    """
+    connection.execute(_ASK_OPEN_COMBOS)
 
 
 def write_markets(
