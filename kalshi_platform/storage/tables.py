@@ -202,6 +202,76 @@ quotes = Table(
     **_daily("quoted_at"),
 )
 
+book_snapshots = Table(
+    "book_snapshots",
+    metadata,
+    _instant("at", comment="exchange clock: when it was sent; an own one: its last delta's time"),
+    _instant("received_at", comment="receiver's clock"),
+    Column("feed_order", BigInteger, nullable=False, comment="ws connection << 32 | frame number"),
+    Column("seq", BigInteger, comment="sequence number on its subscription; null for an own one"),
+    Column("sid", Integer, nullable=False),
+    Column(
+        "source",
+        _ASCII,
+        nullable=False,
+        comment="exchange, or own: rebuilt from the one before and the deltas since",
+    ),
+    Column("market_ticker", _ASCII, nullable=False),
+    Column("yes_micros", ARRAY(Integer), nullable=False, comment="prices bid for yes, ascending"),
+    Column("yes_centis", ARRAY(BigInteger), nullable=False, comment="contracts at each of them"),
+    Column(
+        "no_micros",
+        ARRAY(Integer),
+        nullable=False,
+        comment="prices bid for no (an ask of yes at 1 dollar less each), ascending",
+    ),
+    Column("no_centis", ARRAY(BigInteger), nullable=False, comment="contracts at each of them"),
+    Index("book_snapshots_by_market", "market_ticker", "at"),
+    comment="A whole order book at an instant; book_deltas of higher feed_order change it.",
+    **_daily("at"),
+)
+
+book_deltas = Table(
+    "book_deltas",
+    metadata,
+    _instant("at", comment="exchange clock, milliseconds"),
+    _instant("received_at", comment="receiver's clock"),
+    Column("feed_order", BigInteger, nullable=False, comment="ws connection << 32 | frame number"),
+    Column("seq", BigInteger, nullable=False, comment="sequence number on its subscription"),
+    Column("delta_centis", BigInteger, nullable=False, comment="contracts more, or fewer (< 0)"),
+    Column("price_micros", Integer, nullable=False, comment="price bid, in terms of its own side"),
+    Column("sid", Integer, nullable=False),
+    Column("side", _ASCII, nullable=False, comment="yes or no: which side's bids"),
+    Column("market_ticker", _ASCII, nullable=False),
+    Index("book_deltas_by_market", "market_ticker", "at"),
+    comment="One change of one price level of an order book.",
+    **_daily("at"),
+)
+
+book_watches = Table(
+    "book_watches",
+    metadata,
+    Column("watch_id", BigInteger, Identity(), primary_key=True),
+    Column("market_ticker", _ASCII, nullable=False),
+    _instant("starts_at", comment="`at` of the exchange's snapshot that begins it"),
+    _instant(
+        "ends_at", nullable=True, comment="first instant not known complete; null: it goes on"
+    ),
+    Column("start_order", BigInteger, nullable=False, comment="feed_order of that snapshot"),
+    Column("connection", BigInteger, nullable=False),
+    Column("sid", Integer, nullable=False),
+    Column(
+        "use_yes_price",
+        Boolean,
+        nullable=False,
+        comment="whether the feed told no-side prices in terms of yes; stored ones never are",
+    ),
+    Column("ended_by", Text, comment="sequence_jump, disconnect, not watched any more, …"),
+    Index("book_watches_by_market", "market_ticker", "starts_at"),
+    Index("book_watches_open", "market_ticker", postgresql_where=text("ends_at IS NULL")),
+    comment="Intervals in which a market's book is known without a gap.",
+)
+
 lifecycle_events = Table(
     "lifecycle_events",
     metadata,
@@ -458,17 +528,50 @@ def _candles(name: str, interval: str, partitioning: dict[str, Any]) -> Table:
         name,
         metadata,
         _instant("starts_at", comment="start of the interval, UTC"),
-        Column("volume_centis", BigInteger, nullable=False, comment="contracts, hundredths"),
+        Column("volume_centis", BigInteger, nullable=False, comment="contracts traded, hundredths"),
         Column("notional_micro_centis", BigInteger, nullable=False, comment="sum of price × count"),
-        Column("open_micros", Integer, nullable=False),
-        Column("high_micros", Integer, nullable=False),
-        Column("low_micros", Integer, nullable=False),
-        Column("close_micros", Integer, nullable=False),
+        Column("open_micros", Integer, comment="price of the first trade; null without a trade"),
+        Column("high_micros", Integer),
+        Column("low_micros", Integer),
+        Column("close_micros", Integer),
         Column("trade_count", Integer, nullable=False),
         Column("market_ticker", _ASCII, nullable=False),
+        Column(
+            "open_interest_centis",
+            BigInteger,
+            comment="at the end of the interval; null where no quote was ever seen, like all below",
+        ),
+        _instant("quoted_at", nullable=True, comment="the last quote before the interval's end"),
+        Column(
+            "yes_bid_open_micros",
+            Integer,
+            comment="best bid as it stood at the start; 0 where there is none",
+        ),
+        Column("yes_bid_high_micros", Integer, comment="of what stood at the start and came since"),
+        Column("yes_bid_low_micros", Integer),
+        Column("yes_bid_close_micros", Integer),
+        Column("yes_ask_open_micros", Integer, comment="1000000 where there is none"),
+        Column("yes_ask_high_micros", Integer),
+        Column("yes_ask_low_micros", Integer),
+        Column("yes_ask_close_micros", Integer),
+        Column(
+            "quote_count",
+            Integer,
+            nullable=False,
+            server_default=text("0"),
+            comment="quotes within the interval",
+        ),
+        Column(
+            "quote_gap",
+            Boolean,
+            nullable=False,
+            server_default=text("false"),
+            comment="bid, ask or open interest may be wrong: quotes were lost since the one that"
+            " stood at the start",
+        ),
         # The key leads with the market: every page asks for one market in order of time.
         PrimaryKeyConstraint("market_ticker", "starts_at"),
-        comment=f"One market in one {interval} in which it traded, from starts_at on.",
+        comment=f"One market in one {interval} in which it traded or was quoted.",
         **partitioning,
     )
 
@@ -484,7 +587,7 @@ stale_candles = Table(
     Column("market_ticker", _ASCII, nullable=False),
     _instant("noted_at", server_default=func.now(), comment="since when the candle is out of date"),
     Index("stale_candles_by_market", "market_ticker"),
-    comment="Minutes whose trades changed since their candles were computed; may repeat.",
+    comment="Minutes whose trades or quotes changed since their candles were computed; may repeat.",
 )
 
 gaps = Table(
@@ -511,6 +614,8 @@ gaps = Table(
     Column("first_seq", BigInteger, comment="first sequence number lost, where numbered"),
     Column("last_seq", BigInteger, comment="last sequence number lost, where numbered"),
     Column("detail", Text, comment="what the last attempt found, or why nothing can be healed"),
+    Column("market_ticker", _ASCII, comment="the one market concerned; null: all of the channel"),
+    Index("gaps_by_channel", "channel", "ends_at"),
     Index("gaps_open", "next_attempt_at", postgresql_where=text("status = 'open'")),
     comment="Intervals in which a channel may have lost something, and how each was closed.",
 )
