@@ -1,7 +1,7 @@
 """Answers of the REST API as typed structures: what we rely on is required.
 
-Markets, events and series are read in `reference`; here are the lists that bring them.
-Live and historical candlesticks name their fields differently; here they become one.
+Markets, events and series are read in `reference`; here are the lists that bring them. Candlesticks
+are read in `candlesticks`.
 Source: docs.kalshi.com/api-reference, read 2026-10-15 (OpenAPI 3.31).
 """
 
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from kalshi_platform.exchange.errors import UnreadableAnswer
-from kalshi_platform.exchange.messages import Trade, Unreadable, centis, micros
+from kalshi_platform.exchange.messages import Trade, Unreadable
 
 T = TypeVar("T")
 
@@ -55,65 +55,6 @@ class Cutoff(Struct):
 
     market_settled_ts: _Instant
     trades_created_ts: _Instant
-
-
-@dataclass(frozen=True)
-class Candlestick:
-    """One candle as the exchange computes it, in our units; without a trade the prices are None."""
-
-    ends_at_seconds: int
-    """Unix seconds of the inclusive end."""
-    open_micros: int | None
-    high_micros: int | None
-    low_micros: int | None
-    close_micros: int | None
-    volume_centis: int
-    open_interest_centis: int
-
-
-class _LivePrices(Struct):
-    open_dollars: str | None = None
-    high_dollars: str | None = None
-    low_dollars: str | None = None
-    close_dollars: str | None = None
-
-
-class _LiveCandle(Struct):
-    end_period_ts: int
-    price: _LivePrices
-    volume_fp: str
-    open_interest_fp: str
-
-
-class _HistoricalPrices(Struct):
-    open: str | None = None
-    high: str | None = None
-    low: str | None = None
-    close: str | None = None
-
-
-class _HistoricalCandle(Struct):
-    end_period_ts: int
-    price: _HistoricalPrices
-    volume: str
-    open_interest: str
-
-
-class _LiveCandles(Struct):
-    candlesticks: list[_LiveCandle]
-
-
-class _HistoricalCandles(Struct):
-    candlesticks: list[_HistoricalCandle]
-
-
-class _MarketCandles(Struct):
-    market_ticker: str
-    candlesticks: list[_LiveCandle]
-
-
-class _BatchCandles(Struct):
-    markets: list[_MarketCandles]
 
 
 def read_answer(body: bytes, kind: type[T]) -> T:
@@ -172,49 +113,3 @@ def _read_each(
         except Unreadable as error:
             rejected.append((raw, str(error)))
     return items, rejected
-
-
-def read_live_candles(body: bytes) -> list[Candlestick]:
-    """Candles of one market, live tier."""
-    return [_live(candle) for candle in read_answer(body, _LiveCandles).candlesticks]
-
-
-def read_batch_candles(body: bytes) -> dict[str, list[Candlestick]]:
-    """Candles by market; a quiet market has an empty list, an unknown one none."""
-    return {
-        market.market_ticker: [_live(candle) for candle in market.candlesticks]
-        for market in read_answer(body, _BatchCandles).markets
-    }
-
-
-def read_historical_candles(body: bytes) -> list[Candlestick]:
-    """Candles of one market, historical tier."""
-    return [
-        _candle(
-            candle.end_period_ts,
-            (candle.price.open, candle.price.high, candle.price.low, candle.price.close),
-            candle.volume,
-            candle.open_interest,
-        )
-        for candle in read_answer(body, _HistoricalCandles).candlesticks
-    ]
-
-
-def _live(candle: _LiveCandle) -> Candlestick:
-    price = candle.price
-    return _candle(
-        candle.end_period_ts,
-        (price.open_dollars, price.high_dollars, price.low_dollars, price.close_dollars),
-        candle.volume_fp,
-        candle.open_interest_fp,
-    )
-
-
-def _candle(
-    ends_at: int, prices: tuple[str | None, ...], volume: str, open_interest: str
-) -> Candlestick:
-    try:
-        opened, high, low, close = (None if price is None else micros(price) for price in prices)
-        return Candlestick(ends_at, opened, high, low, close, centis(volume), centis(open_interest))
-    except Unreadable as error:
-        raise UnreadableAnswer(f"A candle of the exchange is unreadable: {error}.") from error

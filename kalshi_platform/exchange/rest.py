@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
-from kalshi_platform.exchange import answers
-from kalshi_platform.exchange.answers import Candlestick, Page, TradesPage
+from kalshi_platform.exchange import answers, candlesticks
+from kalshi_platform.exchange.answers import Page, TradesPage
 from kalshi_platform.exchange.calls import Calls, Parameters
+from kalshi_platform.exchange.candlesticks import Candlestick
 from kalshi_platform.exchange.errors import Unavailable, UnreadableAnswer
 from kalshi_platform.exchange.messages import Unreadable, read_rest_trades
 from kalshi_platform.exchange.reference import (
@@ -171,12 +172,15 @@ class RestClient(Calls):
             {"start_ts": start_ts, "end_ts": end_ts, "period_interval": minutes},
             endpoint="/series/{series_ticker}/markets/{ticker}/candlesticks",
         )
-        return answers.read_live_candles(body)
+        return candlesticks.read_live_candles(body)
 
     def candlesticks_of(
         self, tickers: Sequence[str], start_ts: int, end_ts: int, minutes: int
     ) -> dict[str, list[Candlestick]]:
-        """The same for up to 100 markets; tickers × periods may be at most 10,000."""
+        """The same for up to 100 markets; tickers × periods may be at most 10,000.
+
+        A market without a candle has an empty list; one that the live tier has not is left out.
+        """
         body = self.get(
             "/markets/candlesticks",
             {
@@ -186,7 +190,7 @@ class RestClient(Calls):
                 "period_interval": minutes,
             },
         )
-        return answers.read_batch_candles(body)
+        return candlesticks.read_batch_candles(body)
 
     def historical_candlesticks(
         self, ticker: str, start_ts: int, end_ts: int, minutes: int
@@ -197,7 +201,7 @@ class RestClient(Calls):
             {"start_ts": start_ts, "end_ts": end_ts, "period_interval": minutes},
             endpoint="/historical/markets/{ticker}/candlesticks",
         )
-        return answers.read_historical_candles(body)
+        return candlesticks.read_historical_candles(body)
 
     def _page(
         self,
