@@ -9,6 +9,8 @@ counted against what the exchange sent.
 
 Part three: an hour of markets, events and outcomes at 20 × speed; see `reference`.
 
+Part four: a day of quotes and books at 120 × speed; see `quotes`.
+
 Ends with exit code 1 unless nothing is missing, nothing is extra, and no gap is open.
 """
 
@@ -25,6 +27,7 @@ from typing import Any
 
 from kalshi_platform.storage.engine import connect
 from kalshi_platform_tests.drill.ground import Ground, ground
+from kalshi_platform_tests.drill.quotes import quotes_day
 from kalshi_platform_tests.drill.reference import reference_hour
 from kalshi_platform_tests.drill.verdict import trades_against_ledger
 
@@ -71,14 +74,23 @@ def main() -> int:
     parser.add_argument(
         "--reference-seconds", type=float, default=3600, help="length of part three, simulated"
     )
+    parser.add_argument(
+        "--quotes-seconds", type=float, default=86_400, help="length of part four, simulated"
+    )
+    parser.add_argument("--instants", type=int, default=1000, help="clean books part four asks for")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
-        "--parts", type=int, nargs="+", choices=(1, 2, 3), default=[1, 2, 3], help="default: all"
+        "--parts",
+        type=int,
+        nargs="+",
+        choices=(1, 2, 3, 4),
+        default=[1, 2, 3, 4],
+        help="default: all",
     )
     options = parser.parse_args()
     started = time.monotonic()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # seen as it happens
-    parts = {1: faults_and_kills, 2: outage, 3: reference_hour}
+    parts = {1: faults_and_kills, 2: outage, 3: reference_hour, 4: quotes_day}
     # All of them, whatever one finds.
     found = [part(options) for number, part in parts.items() if number in options.parts]
     right = all(found)

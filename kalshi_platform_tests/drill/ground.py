@@ -29,7 +29,9 @@ COMMANDS = {
 class Ground:
     """Recorder, loader and reference sync as processes, started again whenever they end."""
 
-    def __init__(self, home: Path, simulator: RunningSimulator, *, silence_seconds: int) -> None:
+    def __init__(
+        self, home: Path, simulator: RunningSimulator, *, silence_seconds: int, books: str
+    ) -> None:
         self.home = home
         self.simulator = simulator
         self.database = EmbeddedDatabase(home / "postgres")
@@ -44,6 +46,7 @@ class Ground:
             "KALSHI_API_KEY_ID": simulator.key_id,
             "KALSHI_PRIVATE_KEY_PATH": str(simulator.private_key_path),
             "KALSHI_SILENCE_SECONDS": str(silence_seconds),
+            "KALSHI_BOOKS": books,
         }
         self.starts = dict.fromkeys(COMMANDS, 0)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -94,6 +97,22 @@ class Ground:
             time.sleep(0.5)
         raise TimeoutError(f"after {seconds} s: (stream has passed, open gaps) = {state}")
 
+    def wait_until_loaded(self, seconds: float = 120) -> None:
+        """Return when all that is on the tape now is in the tables."""
+        asked_at = time.time()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(psycopg.OperationalError), connect(self.url) as connection:
+                row = connection.execute(
+                    "SELECT count(*) FROM ingestion_metrics WHERE name = 'tape_backlog_bytes'"
+                    " AND value = 0 AND updated_at > to_timestamp(%s)",
+                    [asked_at],
+                ).fetchone()
+                if row == (1,):
+                    return
+            time.sleep(0.5)
+        raise TimeoutError(f"the tape is not loaded after {seconds} s")
+
     def stop(self) -> None:
         """Stop recorder and loader gracefully, and the database."""
         self.stop_recording()
@@ -124,10 +143,12 @@ class Ground:
 
 
 @contextmanager
-def ground(home: Path, *, silence_seconds: int = 5, **simulator: object) -> Iterator[Ground]:
+def ground(
+    home: Path, *, silence_seconds: int = 5, books: str = "none", **simulator: object
+) -> Iterator[Ground]:
     """A running ground, gone afterwards."""
     with running_simulator(**simulator) as exchange:
-        standing = Ground(home, exchange, silence_seconds=silence_seconds)
+        standing = Ground(home, exchange, silence_seconds=silence_seconds, books=books)
         try:
             yield standing
         finally:
