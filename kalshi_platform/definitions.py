@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from kalshi_platform.orchestration.assets.books import book_deltas, book_snapshots
 from kalshi_platform.orchestration.assets.candles import candles
 from kalshi_platform.orchestration.assets.feed import (
     feed_tape,
@@ -39,6 +40,8 @@ defs = dg.Definitions(
         feed_tape,
         raw_trades,
         quotes,
+        book_snapshots,
+        book_deltas,
         lifecycle_events,
         # made by runs, by UTC day
         trades,

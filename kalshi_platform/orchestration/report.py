@@ -1,11 +1,13 @@
 """The feed's reports: day partitions are materialized while it streams.
 
 A sensor of its own beside the keeper, so that a slow count delays no recorder. It looks at the
-tables, not at the recorder, and so reports the same whoever records.
+tables, not at the recorder, and so reports the same whoever records. Order books are also reported
+when nothing happened to them, as long as they are what they should be: watched, or not wanted.
 """
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 
+from kalshi_platform.orchestration.assets.books import TABLES as BOOK_TABLES
 from kalshi_platform.orchestration.partitions import has_partition, today
 from kalshi_platform.orchestration.resources import Database, Home, first_line
 from kalshi_platform.orchestration.stream import LOADED
@@ -21,12 +24,16 @@ from kalshi_platform.storage.reads.days import (
     open_gaps_of_day,
     rows_of_day,
     seconds_since,
+    watched_on,
+    watching,
     written_days,
 )
 
 REPORT_SECONDS = 30
 FEED_TAPE = "feed_tape"
-_HAVE_RECEIVED_AT = ("raw_trades", "quotes", "lifecycle_events")
+# A book to which nothing happens is reported less often than what changes.
+_QUIET_SECONDS = 300
+_HAVE_RECEIVED_AT = ("raw_trades", "quotes", "lifecycle_events", *BOOK_TABLES)
 
 
 @dg.sensor(
@@ -56,12 +63,16 @@ def feed_report(
                 for (table, day), writes in written.items()
                 if seen.get(_key(table, day)) != writes
             ]
+            events += _quiet_books(connection, seen, events)
     except psycopg.OperationalError as error:
         return dg.SkipReason(f"The database cannot be reached: {first_line(error)}")
     if not events:
         return dg.SkipReason("Nothing has landed since the last report.")
     cursor = {_key(FEED_TAPE, day): size for day, size in tape.items()}
     cursor |= {_key(table, day): writes for (table, day), writes in written.items()}
+    cursor |= {name: at for name, at in seen.items() if name in BOOK_TABLES}
+    told = {event.asset_key.to_user_string() for event in events}
+    cursor |= dict.fromkeys(told & set(BOOK_TABLES), int(time.time()))
     return dg.SensorResult(asset_events=events, cursor=json.dumps(cursor))
 
 
@@ -86,6 +97,12 @@ def _key(asset: str, day: date) -> str:
 
 
 def _table_event(connection: psycopg.Connection, table: str, day: date) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        table, partition=str(day), metadata=_figures(connection, table, day)
+    )
+
+
+def _figures(connection: psycopg.Connection, table: str, day: date) -> dict[str, Any]:
     count = rows_of_day(connection, table, day)
     metadata: dict[str, Any] = {
         "dagster/partition_row_count": count.rows,
@@ -97,7 +114,42 @@ def _table_event(connection: psycopg.Connection, table: str, day: date) -> dg.As
         if newest is not None:
             metadata["newest_received_at"] = newest.isoformat(timespec="milliseconds")
             metadata["lag_seconds"] = round(seconds_since(newest), 3)
-    return dg.AssetMaterialization(table, partition=str(day), metadata=metadata)
+    if table in BOOK_TABLES:
+        metadata["books_watched"] = watched_on(connection, day)
+    return metadata
+
+
+def _quiet_books(
+    connection: psycopg.Connection,
+    seen: Mapping[str, int],
+    events: Sequence[dg.AssetMaterialization],
+) -> list[dg.AssetMaterialization]:
+    """Today's books where nothing was written to them and nothing is missing.
+
+    A table that was never reported stays so: a platform without books has none to be fresh.
+    """
+    told = {event.asset_key.to_user_string() for event in events}
+    quiet = [
+        table
+        for table in BOOK_TABLES
+        if table not in told and 0 < seen.get(table, 0) <= time.time() - _QUIET_SECONDS
+    ]
+    state = watching(connection) if quiet else None
+    # Wanted books that nobody watches grow stale.
+    if state is None or state.watched < min(1, state.wanted):
+        return []
+    sentence = "nothing has happened to the books that are watched"
+    if not state.wanted:
+        sentence = "no book is wanted"
+    return [
+        dg.AssetMaterialization(
+            table,
+            partition=str(today()),
+            description=f"Up to date: {sentence}.",
+            metadata=_figures(connection, table, today()) | {"books_watched_now": state.watched},
+        )
+        for table in quiet
+    ]
 
 
 def _tape_event(folder: Path, day: date, size: int) -> dg.AssetMaterialization:

@@ -35,7 +35,7 @@ from kalshi_platform.storage.recorded_exchange import OtherExchange
 
 ROLE_TAG = "kalshi/role"
 STREAM = "stream"
-LOADED = ("raw_trades", "trades", "quotes", "lifecycle_events")
+LOADED = ("raw_trades", "trades", "quotes", "book_snapshots", "book_deltas", "lifecycle_events")
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 # On a run that records on until its successor has started.
 HANDOVER_TAG = "kalshi/hands_over"

@@ -32,6 +32,8 @@ def test_lineage_goes_from_the_tape_to_the_day_candle_and_to_the_series():
         "feed_tape": set(),
         "raw_trades": {"feed_tape"},
         "quotes": {"feed_tape"},
+        "book_deltas": {"feed_tape"},
+        "book_snapshots": {"feed_tape", "book_deltas"},
         "lifecycle_events": {"feed_tape"},
         "trades": {"raw_trades"},
         "candles_1m": {"trades"},
@@ -75,7 +77,8 @@ def test_a_lineage_names_columns_that_exist():
 def test_prices_are_described_in_millionths_of_a_dollar():
     columns = table_metadata(tables.candles_1m)["dagster/column_schema"].columns
     described = {column.name: column.description for column in columns}
-    assert described["open_micros"] == "millionths of a dollar"
+    assert described["high_micros"] == "millionths of a dollar"
+    assert (described["open_micros"] or "").endswith("null without a trade; millionths of a dollar")
 
 
 def test_environment_names_are_those_of_the_settings():

@@ -56,6 +56,15 @@ class RowCount(NamedTuple):
     exact: bool
 
 
+class Watching(NamedTuple):
+    """Whether order books are watched as they should be."""
+
+    wanted: int
+    """Markets whose books the recorder is to watch, by its own word of a moment ago."""
+    watched: int
+    """Of all markets, those whose book is known at this moment."""
+
+
 def written_days(connection: psycopg.Connection, tables: Sequence[str]) -> list[DayOfTable]:
     """The daily partitions of `tables` that were written to, oldest first.
 
@@ -139,6 +148,29 @@ def open_gaps_of_day(connection: psycopg.Connection, day: date) -> int:
     row = connection.execute(
         "SELECT count(*) FROM gaps WHERE status = 'open'"
         " AND starts_at < (%s::date + 1)::timestamptz AND ends_at >= %s::date::timestamptz",
+        [day, day],
+    ).fetchone()
+    assert row is not None, "count(*) returns a row"
+    return int(row[0])
+
+
+def watching(connection: psycopg.Connection) -> Watching | None:
+    """How many books are wanted and watched; None where no recorder has said so for a minute."""
+    row = connection.execute(
+        "SELECT (position ->> 'wanted')::bigint,"
+        " (SELECT count(*) FROM book_watches WHERE ends_at IS NULL)"
+        " FROM ingestion_checkpoints WHERE source = 'books' AND scope = 'watch'"
+        " AND position ? 'wanted' AND updated_at > now() - interval '1 minute'"
+    ).fetchone()
+    return None if row is None else Watching(*row)
+
+
+def watched_on(connection: psycopg.Connection, day: date) -> int:
+    """Markets whose book was known at some time of the UTC day."""
+    row = connection.execute(
+        "SELECT count(DISTINCT market_ticker) FROM book_watches"
+        " WHERE starts_at < (%s::date + 1)::timestamptz"
+        " AND coalesce(ends_at, 'infinity') > %s::date::timestamptz",
         [day, day],
     ).fetchone()
     assert row is not None, "count(*) returns a row"
