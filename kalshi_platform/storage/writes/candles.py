@@ -13,14 +13,21 @@ from typing import Any
 import psycopg
 from sqlalchemy import (
     ColumnElement,
+    FromClause,
+    Integer,
     Select,
+    Table,
     TableClause,
     and_,
+    cast,
     column,
     delete,
     exists,
+    false,
     func,
+    literal,
     literal_column,
+    null,
     or_,
     select,
     table,
@@ -209,7 +216,7 @@ def _fold(
         parts = [_candles_of(interval, each, day, only_touched=False) for each in _slices(day)]
     candles = union_all(*parts).subquery()
     # In the table's own order of columns, so that it can be attached without converting rows.
-    query = compile_statement(select(*(candles.c[each.name] for each in interval.table.columns)))
+    query = compile_statement(select(*_in_order_of(interval.table, candles)))
     # Made by CREATE … AS, which is computed in parallel; INSERT … SELECT is not.
     kind, end = ("", "") if lasting else ("TEMPORARY ", "ON COMMIT DROP ")
     statement = f"CREATE {kind}TABLE {_fresh.name} {end}AS {query}"
@@ -221,11 +228,25 @@ def _fold(
     return rows
 
 
+def _in_order_of(stored: Table, candles: FromClause) -> list[ColumnElement[Any]]:
+    nothing = {"quote_count": literal(0, Integer), "quote_gap": false()}
+    return [
+        candles.c[each.name]
+        if each.name in candles.c
+        else cast(nothing.get(each.name, null()), each.type).label(each.name)
+        for each in stored.columns
+    ]
+
+
 def _constrain(connection: psycopg.Connection[Any], interval: Interval) -> None:
     """Give `fresh_candles` the constraints of the interval's table."""
-    filled = ", ".join(f"ALTER {each.name} SET NOT NULL" for each in interval.table.columns)
-    key = f"ADD CONSTRAINT {_FRESH_KEY} PRIMARY KEY ({', '.join(_KEY)})"
-    connection.execute(f"ALTER TABLE {_fresh.name} {filled}, {key}".encode())
+    changes = [
+        f"ALTER {each.name} SET NOT NULL" for each in interval.table.columns if not each.nullable
+    ]
+    for name, value in (("quote_count", "0"), ("quote_gap", "false")):
+        changes.append(f"ALTER {name} SET DEFAULT {value}")
+    changes.append(f"ADD CONSTRAINT {_FRESH_KEY} PRIMARY KEY ({', '.join(_KEY)})")
+    connection.execute(f"ALTER TABLE {_fresh.name} {', '.join(changes)}".encode())
     connection.execute(f"ANALYZE {_fresh.name}".encode())
 
 
