@@ -11,7 +11,18 @@ from api.completeness import Completeness
 from api.database import LIST_OPTIONS, ReadDatabase
 from api.documentation import DESCRIPTION, TAGS, TITLE, install_documentation
 from api.errors import install_problem_handlers
-from api.routes import candles, events, markets, operations, series, settlements, trades
+from api.routes import (
+    candles,
+    deltas,
+    events,
+    markets,
+    operations,
+    orderbook,
+    quotes,
+    series,
+    settlements,
+    trades,
+)
 from api.telemetry import RequestMetrics, Telemetry
 
 
@@ -69,8 +80,8 @@ def create_app(
     app.state.metrics = RequestMetrics()
     install_problem_handlers(app)
     install_documentation(app)
-    app.include_router(trades.router)
-    app.include_router(candles.router)
+    for told in (trades, candles, quotes, orderbook, deltas):
+        app.include_router(told.router)
     for listed in (settlements, markets, events, series):
         app.include_router(listed.router)
     app.include_router(operations.router)

@@ -8,6 +8,9 @@ from typing import Literal
 import msgspec
 
 from api.database import ReadDatabase
+from kalshi_platform.storage.reads.books import HEARD_SECONDS
+from kalshi_platform.storage.reads.deltas import BOOK_WATCHED
+from kalshi_platform.storage.reads.quotes import QUOTES_MISSING
 from kalshi_platform.storage.reads.status import COMPLETENESS
 
 DataStatus = Literal["complete", "unverified", "gaps"]
@@ -59,6 +62,49 @@ class Completeness:
         if any(gap.starts_at < end and gap.ends_at >= start for gap in evidence.gaps):
             return "gaps"
         return _status_of_days(evidence, start, end)
+
+    async def of_quotes(
+        self, market_ticker: str, start: datetime | None, end: datetime | None
+    ) -> DataStatus:
+        """The status of a market's quotes in `[start, end)`.
+
+        Returns:
+            `gaps` where some were lost, or the window begins before the first day that is held;
+            else `unverified`: nothing numbers or repeats ticker messages, so nothing proves them.
+        """
+        now = datetime.now(UTC)
+        row = await self._database.row(
+            QUOTES_MISSING,
+            {"market_ticker": market_ticker, "start": start, "end": min(end or now, now)},
+        )
+        assert row is not None, "a question without FROM has an answer"
+        return "gaps" if row[0] == b"t" else "unverified"
+
+    async def of_book(
+        self, market_ticker: str, start: datetime | None, end: datetime | None
+    ) -> DataStatus | None:
+        """The status of the changes of a market's book in `[start, end)`; None: never watched.
+
+        Returns:
+            `complete` where the book was watched throughout and the sequence numbers show that
+            nothing was lost, `unverified` where that holds so far but nothing at all was received
+            lately, else `gaps`.
+        """
+        now = datetime.now(UTC)
+        end = min(end or now, now)
+        row = await self._database.row(
+            BOOK_WATCHED, {"market_ticker": market_ticker, "start": start, "end": end}
+        )
+        assert row is not None, "an aggregate answers one row"
+        first_at, unbroken, received_until = row
+        if first_at is None:
+            return None
+        if unbroken != b"t":
+            return "gaps"
+        if received_until is None:
+            return "unverified"
+        heard = datetime.fromisoformat(received_until.decode()) + timedelta(seconds=HEARD_SECONDS)
+        return "complete" if end <= heard else "unverified"
 
     def forget(self) -> None:
         """Read the evidence anew for the next answer."""

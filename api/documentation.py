@@ -9,8 +9,8 @@ from starlette.responses import HTMLResponse
 
 TITLE = "Kalshi market data"
 DESCRIPTION = """\
-Trades, candles, markets and outcomes of the prediction-market exchange Kalshi, recorded from its
-feed and compared with its own record.
+Trades, candles, quotes, order books, markets and outcomes of the prediction-market exchange Kalshi,
+recorded from its feed; trades and outcomes are compared with its own record.
 
 **Keys.** Send `Authorization: Bearer KEY` or `X-API-Key: KEY`. `kalshi-platform keys create NAME`
 makes one. A revoked key stops working within ten seconds.
@@ -26,26 +26,30 @@ seconds; a time without an offset is refused. Windows are half-open: `[start_tim
 **Order and pages.** Records in time come oldest first; markets, events and series by ticker. Where
 `has_more` is true, send `next_cursor` back as `cursor` with the same other fields. A cursor belongs
 to its query and is refused with any other; it never expires. Trades of one instant keep the order
-of the feed where it is known, else of `trade_id`.
+of the feed where it is known, else of `trade_id`; quotes and changes of books that of arrival.
 
 **Outcomes** come as soon as the feed tells them (`source` is `lifecycle`) and are confirmed over
 REST (`confirmed_at`). Only status `finalized` is final: `determined` can still be amended.
 
-**Completeness.** `X-Data-Status` comes with every page of trades and candles: `complete` (each day
-of the window was compared with the exchange's own record), `unverified` (recorded without a known
-gap, not yet compared) or `gaps` (something in the window is known to be missing or is being
-fetched).
+**Completeness.** `X-Data-Status` comes with trades, candles, quotes and order books: `complete`,
+`unverified` (recorded without a known gap, and nothing proves it) or `gaps` (something in the
+window is known to be missing or is being fetched). Trades and candles are complete where each day
+of the window was compared with the exchange's own record; order books where they were watched
+throughout and the feed's sequence numbers have no hole. Nothing proves quotes.
 
 **Errors** are `application/problem+json` (RFC 9457): `title`, `status`, `detail` with the remedy,
 `field` with the input at fault, and `request_id`, which is also in the `X-Request-Id` header.
 503 comes with `Retry-After`.
 
-**Limits.** 1,000 records a page; candles 5,000 a page, a window of 50,000 intervals.
+**Limits.** 1,000 records a page; candles 5,000 a page, a window of 50,000 intervals. Quotes and
+order books are kept for days: earlier windows say `gaps`, earlier books 404.
 A statement runs for 5 seconds at most.
 """
 TAGS = [
     {"name": "trades", "description": "Every trade, once."},
     {"name": "candles", "description": "Open, high, low, close and volume per interval."},
+    {"name": "quotes", "description": "Best bid and ask, volume and open interest, as told."},
+    {"name": "order books", "description": "All price levels, at any instant, and each change."},
     {"name": "settlements", "description": "Outcomes, and every version they had."},
     {"name": "markets", "description": "What can be traded, and how it stands."},
     {"name": "events", "description": "Markets on one question."},

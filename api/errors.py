@@ -83,6 +83,23 @@ class OutcomePending(ProblemError):
     title = "No outcome yet"
 
 
+class BookNotRecorded(ProblemError):
+    """The market is known, but its order book is not, or not at that instant."""
+
+    status = HTTPStatus.NOT_FOUND
+    name = "book_not_recorded"
+    title = "No order book recorded"
+
+
+def never_recorded(market_ticker: str) -> BookNotRecorded:
+    """A known market whose order book nobody ever watched."""
+    return BookNotRecorded(
+        f"market_ticker: the order book of {market_ticker!r} has never been recorded;"
+        " only a chosen set of books is.",
+        field="market_ticker",
+    )
+
+
 class Unauthorized(ProblemError):
     """No key, or none that opens this door."""
 

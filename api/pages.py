@@ -28,9 +28,13 @@ def page_response(
     )
 
 
-def record_response(request: Request, record: bytes) -> Response:
-    """One record, JSON already, as it goes out."""
-    return Response(b'{"data":' + record + _tail(request), media_type="application/json")
+def record_response(request: Request, record: bytes, data_status: str | None = None) -> Response:
+    """One record, JSON already, as it goes out; `data_status` as in `page_response`."""
+    return Response(
+        b'{"data":' + record + _tail(request),
+        media_type="application/json",
+        headers=None if data_status is None else {"X-Data-Status": data_status},
+    )
 
 
 def _tail(request: Request) -> bytes:

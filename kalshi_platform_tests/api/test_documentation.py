@@ -10,6 +10,9 @@ from kalshi_platform.storage.reads.status import Status
 KEYED = {
     ("/trades", "post"): {"404", "413", "422"},
     ("/candles/{ticker}", "get"): {"404", "422"},
+    ("/quotes/{ticker}", "get"): {"404", "422"},
+    ("/orderbook", "post"): {"404", "413", "422"},
+    ("/deltas", "post"): {"404", "413", "422"},
     ("/markets", "get"): {"422"},
     ("/markets/{ticker}", "get"): {"404", "422"},
     ("/events", "get"): {"422"},
@@ -49,7 +52,18 @@ async def test_every_parameter_is_described(described):
 
 
 @pytest.mark.parametrize(
-    "record", ["Market", "MarketDetail", "Event", "EventDetail", "Series", "Settlement"]
+    "record",
+    [
+        "Market",
+        "MarketDetail",
+        "Event",
+        "EventDetail",
+        "Series",
+        "Settlement",
+        "Quote",
+        "Delta",
+        "OrderBook",
+    ],
 )
 async def test_records_have_examples_and_no_floats(described, record):
     schema = described["components"]["schemas"][record]
