@@ -11,17 +11,27 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
 from msgspec import UNSET, Struct, UnsetType
 from websockets.exceptions import ConnectionClosed
 
+from kalshi_platform.exchange.books import CHANNEL as BOOK_CHANNEL
+from kalshi_platform.exchange.books import (
+    NOT_NOW,
+    SUBSCRIPTION_ENDED,
+    Books,
+    BookSubscription,
+)
 from kalshi_platform.exchange.messages import ErrorFrame, SubscribedFrame, UnsubscribedFrame
 from kalshi_platform.exchange.receiver import Receiver
 
 log = structlog.get_logger()
+
+Value = TypeVar("Value")
 
 _ACKNOWLEDGE_SECONDS = 10
 # A subscription that ends sooner than this after it was asked for is not asked for at once.
@@ -29,11 +39,11 @@ _SHORTEST_SUBSCRIPTION_SECONDS = 2
 # The answer to `unsubscribe` is waited for so long: commands may be handled out of order.
 _UNSUBSCRIBE_SECONDS = 1
 _LONGEST_SILENCE_SECONDS = 900.0
+_LONGEST_PAUSE_SECONDS = 60.0
 # Each channel's patience, in units of `silence_seconds`: lifecycle channels are quiet by nature.
 _PATIENCE = {"trade": 1, "ticker": 1}
 _QUIET_PATIENCE = 10
-# These end the subscription that they name: subscribe again.
-_SUBSCRIPTION_ENDED = {10, 25}
+_BOOKS_EACH_SECONDS = 0.1
 _AUTHENTICATION_REQUIRED = 9
 _UNKNOWN_CHANNEL = 8
 
@@ -43,13 +53,38 @@ class Header(Struct, gc=False):
 
     type: str
     sid: int | UnsetType = UNSET
+    seq: int | UnsetType = UNSET
+
+
+class _Market(Struct, gc=False):
+    market_ticker: str
+
+
+class _Snapshot(Struct, gc=False):
+    msg: _Market
+
+
+class _Listed(Struct):
+    market_tickers: list[str] | UnsetType = UNSET
+
+
+class _OkFrame(Struct):
+    """The answer to a change of a subscription."""
+
+    sid: int
+    seq: int
+    msg: _Listed
+    id: int | UnsetType = UNSET
 
 
 _read_header = msgspec.json.Decoder(Header).decode
 _read_subscribed = msgspec.json.Decoder(SubscribedFrame).decode
 _read_unsubscribed = msgspec.json.Decoder(UnsubscribedFrame).decode
 _read_error = msgspec.json.Decoder(ErrorFrame).decode
+_read_snapshot = msgspec.json.Decoder(_Snapshot).decode
+_read_ok = msgspec.json.Decoder(_OkFrame).decode
 _REPLIES = {"subscribed", "unsubscribed", "error"}
+_ANSWERS = {*_REPLIES, "ok"}
 # Malformed JSON and bytes that are no UTF-8; nesting without end.
 _UNREADABLE = (ValueError, RecursionError)
 _encode = msgspec.json.Encoder().encode
@@ -82,6 +117,9 @@ class _Channel:
     """Why it will be asked for again."""
     seen_at: float = 0.0
     refused: bool = False
+    """Not asked for any more."""
+    pause_seconds: float = 0.0
+    """How long it waits since commands come too fast."""
     limit_seconds: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +131,7 @@ class Connection:
 
     Args:
         number: names the connection to the sink.
-        channels, sink, silence_seconds: see `exchange.stream.Stream`.
+        channels, sink, silence_seconds, books: see `exchange.stream.Stream`.
     """
 
     def __init__(
@@ -103,6 +141,7 @@ class Connection:
         channels: Sequence[str],
         sink: Sink,
         silence_seconds: float,
+        books: Books,
     ) -> None:
         self._websocket = websocket
         self._number = number
@@ -122,12 +161,15 @@ class Connection:
         self._command_id = 0
         self._close_cause: str | None = None
         self._replies: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self._books = BookSubscription(
+            books, self._next_id, partial(sink.event, number), silence_seconds
+        )
 
     async def follow(self) -> str:
         """Subscribe and receive until the connection ends; returns why it ended."""
         self._sink.event(self._number, "open")
         log.info("connected", connection=self._number)
-        watchdog = asyncio.create_task(self._watch())
+        tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._tend_books())]
         try:
             for channel in tuple(self._channels.values()):
                 await self._subscribe(channel)
@@ -138,9 +180,10 @@ class Connection:
             self._sink.event(self._number, "close", cause="stopped")
             raise
         finally:
-            watchdog.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watchdog
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._books.ended()
             await self._websocket.close()
         return self._close_cause or "closed"
 
@@ -168,14 +211,67 @@ class Connection:
             self._sink.text(self._number, received_at_ns, data)
             return
         self._sink.frame(self._number, received_at_ns, data)
+        kind = header.type
+        of_books = header.sid == self._books.sid
+        if of_books:
+            self._follow_books(header, data)
+        if (kind in _ANSWERS and self._answers_books(kind, data)) or of_books:
+            return
         channel = self._by_sid.get(header.sid)  # type: ignore[arg-type]  # UNSET is no key
-        if header.type in _REPLIES:
+        if kind in _REPLIES:
             self._heard_at = time.monotonic()
-            self._replies.put_nowait((header.type, data))
+            self._replies.put_nowait((kind, data))
         elif channel is not None:
             channel.seen_at = time.monotonic()
         else:
             self._heard_at = time.monotonic()
+
+    def _follow_books(self, header: Header, data: bytes) -> None:
+        """Follow the numbers of the book subscription, and see whose snapshot has come."""
+        now = time.monotonic()
+        self._books.seen_at = now
+        if header.seq is not UNSET:
+            self._books.numbered(header.seq, now)
+        if header.type == "orderbook_snapshot":
+            # One that cannot be read is asked for again, as if it had not come.
+            with contextlib.suppress(*_UNREADABLE):
+                self._books.snapshot(_read_snapshot(data).msg.market_ticker)
+
+    def _answers_books(self, kind: str, data: bytes) -> bool:
+        """Whether an answer is about books; it is followed at once, since snapshots come next."""
+        books, now = self._books, time.monotonic()
+        try:
+            if kind == "subscribed":
+                begun = _read_subscribed(data)
+                return begun.msg.channel == BOOK_CHANNEL and books.subscribed(
+                    _known(begun.id), begun.msg.sid, now
+                )
+            if kind == "ok":
+                ok = _read_ok(data)
+                return books.listed(
+                    _known(ok.id), ok.sid, ok.seq, _known(ok.msg.market_tickers), now
+                )
+            if kind == "unsubscribed":
+                ended = _read_unsubscribed(data).sid
+                return ended is not UNSET and books.unsubscribed(ended)
+            error = _read_error(data)
+        except _UNREADABLE:
+            return False
+        code, words = error.msg.code, error.msg.msg
+        if code == _AUTHENTICATION_REQUIRED or not books.error(
+            _known(error.id), _known(error.sid), code, words, now
+        ):
+            return False
+        self._tell_error(error, BOOK_CHANNEL)
+        return True
+
+    async def _tend_books(self) -> None:
+        """Send what the books need, as it falls due."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await asyncio.sleep(_BOOKS_EACH_SECONDS)
+                if (command := self._books.next_command(time.monotonic())) is not None:
+                    await self._websocket.send(_encode(command).decode())
 
     async def _follow_replies(self) -> None:
         while True:
@@ -207,8 +303,11 @@ class Connection:
         if channel is None:
             # Not ours: a recording replayed to us may hold more channels.
             channel = _Channel(name, self._silence_seconds * _QUIET_PATIENCE)
+            # Books are not to be had without naming markets.
+            channel.refused = name == BOOK_CHANNEL
             self._channels[name] = channel
         channel.sid = sid
+        channel.pause_seconds = 0.0
         channel.seen_at = time.monotonic()
         self._by_sid[sid] = channel
 
@@ -218,18 +317,25 @@ class Connection:
         if error.id is not UNSET:
             at = at or self._asked.get(error.id)
             self._asked.pop(error.id, None)
-        name = at.name if at else ""
-        self._sink.event(self._number, "error", channel=name, code=code, cause=error.msg.msg)
-        log.warning("exchange_error", code=code, message=error.msg.msg, channel=name)
+        self._tell_error(error, at.name if at else "")
         if code == _AUTHENTICATION_REQUIRED:
             await self._close("authentication required")
         elif at is not None and code == _UNKNOWN_CHANNEL:
             at.refused = True
-        elif at is not None and code in _SUBSCRIPTION_ENDED:
+        elif at is not None and code in NOT_NOW:
+            at.cause = f"code {code}: {error.msg.msg}"
+            at.pause_seconds = min(at.pause_seconds * 2 or 1.0, _LONGEST_PAUSE_SECONDS)
+            at.ask_at = time.monotonic() + at.pause_seconds
+        elif at is not None and code in SUBSCRIPTION_ENDED:
             self._forget(at)
             at.cause = f"code {code}: {error.msg.msg}"
             if time.monotonic() - at.asked_at > _SHORTEST_SUBSCRIPTION_SECONDS:
                 await self._subscribe(at)
+
+    def _tell_error(self, error: ErrorFrame, channel: str) -> None:
+        code, words = error.msg.code, error.msg.msg
+        self._sink.event(self._number, "error", channel=channel, code=code, cause=words)
+        log.warning("exchange_error", code=code, message=words, channel=channel)
 
     async def _subscribe(self, channel: _Channel) -> None:
         command_id = self._next_id()
@@ -240,7 +346,11 @@ class Connection:
         channel.ask_at = channel.asked_at + _ACKNOWLEDGE_SECONDS
         self._sink.event(self._number, "subscribe", channel=channel.name, cause=channel.cause)
         channel.cause = "not acknowledged"
-        command = {"id": command_id, "cmd": "subscribe", "params": {"channels": [channel.name]}}
+        params: dict[str, object] = {"channels": [channel.name]}
+        if channel.name == "ticker":
+            # Where every market stands: the next message of a quiet one may be hours away.
+            params["send_initial_snapshot"] = True
+        command = {"id": command_id, "cmd": "subscribe", "params": params}
         await self._websocket.send(_encode(command).decode())
 
     async def _watch(self) -> None:
@@ -250,8 +360,9 @@ class Connection:
             now = time.monotonic()
             # Without any subscription, a reply of any kind is a sign of life.
             seen = [c.seen_at for c in self._channels.values() if c.sid is not None]
+            last = max(*seen, self._books.seen_at) if seen else self._heard_at
             try:
-                if now - max(seen, default=self._heard_at) > self._silence_seconds:
+                if now - last > self._silence_seconds:
                     await self._close(f"silence on all channels for {self._silence_seconds:g} s")
                     return
                 for channel in tuple(self._channels.values()):
@@ -292,6 +403,10 @@ class Connection:
     def _next_id(self) -> int:
         self._command_id += 1
         return self._command_id
+
+
+def _known(value: Value | UnsetType) -> Value | None:
+    return None if value is UNSET else value
 
 
 def _closing_words(error: ConnectionClosed) -> str:

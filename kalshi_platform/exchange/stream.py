@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
 from kalshi_platform.exchange import errors
+from kalshi_platform.exchange.books import Books
 from kalshi_platform.exchange.connection import Connection, Sink
 from kalshi_platform.exchange.receiver import LARGEST_FRAME, Receiver
 from kalshi_platform.exchange.signing import Signer
@@ -37,11 +38,19 @@ class Stream:
         sink: takes the frames.
         silence_seconds: a channel quieter than this is subscribed again; a socket on which all
             are quiet is opened again (a socket can answer pings while its data has stopped).
+        books: which order books are wanted; none, if not given.
     """
 
     def __init__(
-        self, url: str, signer: Signer, channels: Sequence[str], sink: Sink, silence_seconds: float
+        self,
+        url: str,
+        signer: Signer,
+        channels: Sequence[str],
+        sink: Sink,
+        silence_seconds: float,
+        books: Books | None = None,
     ) -> None:
+        self._books = books or Books()
         self._url = url
         self._signer = signer
         self._channel_names = tuple(channels)
@@ -74,7 +83,12 @@ class Stream:
             else:
                 self._accepted = True
                 cause_text = await Connection(
-                    websocket, connection, self._channel_names, self._sink, self._silence_seconds
+                    websocket,
+                    connection,
+                    self._channel_names,
+                    self._sink,
+                    self._silence_seconds,
+                    self._books,
                 ).follow()
                 self._sink.event(connection, "close", cause=cause_text)
                 log.warning("disconnected", cause=cause_text, connection=connection)

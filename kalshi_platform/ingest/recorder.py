@@ -18,6 +18,7 @@ import msgspec
 import psycopg
 import structlog
 
+from kalshi_platform.exchange.books import Books
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.exchange.stream import Stream
 from kalshi_platform.ingest.tape import TapeWriter
@@ -46,6 +47,7 @@ class Recorder:
         segment_seconds: a new tape file every so often.
         silence_seconds: see `exchange.stream.Stream`.
         flushed: set whenever something new is on the tape.
+        books: which order books are wanted, handed over while it runs; none, if not given.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Recorder:
         silence_seconds: float,
         channels: Sequence[str] = PUBLIC_CHANNELS,
         flushed: threading.Event | None = None,
+        books: Books | None = None,
     ) -> None:
         self._tape_folder = tape_folder
         self._flush_seconds = flush_seconds
@@ -74,7 +77,7 @@ class Recorder:
         # even if nobody waits for it any more.
         self._tape_thread = ThreadPoolExecutor(1, "tape")
         self._lease_thread = ThreadPoolExecutor(1, "lease")
-        self._stream = Stream(ws_url, signer, channels, self, silence_seconds)
+        self._stream = Stream(ws_url, signer, channels, self, silence_seconds, books)
 
     # What the stream hands over (exchange.stream.Sink) ----------------------------------------
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from websockets.asyncio.server import ServerConnection, serve
 
 from kalshi_platform.exchange import connection as module
+from kalshi_platform.exchange.books import Books
 from kalshi_platform.exchange.stream import Stream
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
@@ -42,14 +43,17 @@ class Heard:
 
 @asynccontextmanager
 async def streaming(
-    handler: Handler, channels=("trade",), silence_seconds: float = 60
+    handler: Handler,
+    channels=("trade",),
+    silence_seconds: float = 60,
+    books: Books | None = None,
 ) -> AsyncIterator[Heard]:
     """A stream connected to a server that does what `handler` does."""
     heard = Heard()
     async with serve(handler, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         stream = Stream(
-            f"ws://127.0.0.1:{port}/ws", NoSignature(), channels, heard, silence_seconds
+            f"ws://127.0.0.1:{port}/ws", NoSignature(), channels, heard, silence_seconds, books
         )
         task = asyncio.create_task(stream.run())
         try:
