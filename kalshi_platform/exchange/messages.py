@@ -8,23 +8,23 @@ Source: the WebSocket and REST references of docs.kalshi.com, read 2026-10 (Asyn
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from kalshi_platform.exchange.book_messages import BookDeltaMessage, BookSnapshotMessage
 from kalshi_platform.exchange.numbers import MICROS_PER_DOLLAR as MICROS_PER_DOLLAR
+from kalshi_platform.exchange.numbers import Seq as _Seq
+from kalshi_platform.exchange.numbers import Sid as _Sid
+from kalshi_platform.exchange.numbers import Side as Side
 from kalshi_platform.exchange.numbers import Unreadable as Unreadable
+from kalshi_platform.exchange.numbers import WireInteger as _Number
 from kalshi_platform.exchange.numbers import centis as centis
 from kalshi_platform.exchange.numbers import micros as micros
 from kalshi_platform.exchange.numbers import ticker as ticker
 
-Side = Literal["yes", "no"]
-# What a database integer holds; larger numbers are refused while decoding.
-_Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 _SignedNumber = Annotated[int, msgspec.Meta(gt=-(1 << 53), lt=1 << 53)]
-_Sid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
-_Seq = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 _Code = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 _ChannelName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
 # When the exchange sent a frame. Any number is let through: a frame whose sending time is absurd
@@ -154,12 +154,18 @@ class EventFeeFrame(_SequencedFrame, tag_field="type", tag="event_fee_update"):
     """An event's fee was overridden, or the override cleared."""
 
 
-class BookSnapshotFrame(_SequencedFrame, tag_field="type", tag="orderbook_snapshot"):
-    """A whole book."""
+class BookSnapshotFrame(Struct, gc=False, tag_field="type", tag="orderbook_snapshot"):
+    sid: _Sid
+    seq: _Seq
+    msg: BookSnapshotMessage
+    sending_ts_ms: _SentAt = UNSET
 
 
-class BookDeltaFrame(_SequencedFrame, tag_field="type", tag="orderbook_delta"):
-    """One level of a book changed."""
+class BookDeltaFrame(Struct, gc=False, tag_field="type", tag="orderbook_delta"):
+    sid: _Sid
+    seq: _Seq
+    msg: BookDeltaMessage
+    sending_ts_ms: _SentAt = UNSET
 
 
 class SubscribedFrame(Struct, tag_field="type", tag="subscribed"):
@@ -172,6 +178,7 @@ class OkFrame(Struct, tag_field="type", tag="ok"):
     id: int | UnsetType = UNSET
     sid: _Sid | UnsetType = UNSET
     seq: _Seq | UnsetType = UNSET
+    msg: Raw = Raw(b"null")
     sending_ts_ms: _SentAt = UNSET
 
 
@@ -207,16 +214,27 @@ Frame = (
 )
 
 
-class Numbers(Struct):
-    """What may still be known of a frame that cannot be read as its type."""
-
-    sid: _Sid | UnsetType = UNSET
-    seq: _Seq | UnsetType = UNSET
-    sending_ts_ms: _SentAt = UNSET
+class _WatchedMarkets(Struct):
+    market_tickers: list[str] | None = None
 
 
-read_numbers = msgspec.json.Decoder(Numbers).decode
 read_lifecycle = msgspec.json.Decoder(LifecycleMessage).decode
+_read_watched = msgspec.json.Decoder(_WatchedMarkets | None).decode
+
+
+def markets_listed(reply: OkFrame) -> frozenset[str] | None:
+    """The markets that a subscription holds after a change; None where the reply does not say.
+
+    Raises:
+        Unreadable: it says something else in their place.
+    """
+    try:
+        watched = _read_watched(reply.msg)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"not a list of markets: {error}") from error
+    if watched is None or watched.market_tickers is None:
+        return None
+    return frozenset(watched.market_tickers)
 
 
 class _RestTrade(Struct, gc=False):

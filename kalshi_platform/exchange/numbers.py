@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -16,6 +16,12 @@ from msgspec import Meta
 Word = Annotated[str, Meta(max_length=200)]
 Text = Annotated[str, Meta(max_length=50_000)]
 Instant = Annotated[datetime, Meta(tz=True)]
+Side = Literal["yes", "no"]
+# What a database integer holds; larger numbers are refused while decoding.
+WireInteger = Annotated[int, Meta(ge=0, lt=1 << 53)]
+# A subscription of a connection, and a number on it.
+Sid = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Seq = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
 MICROS_PER_DOLLAR = 1_000_000
 # Strikes are prices of coins, populations, budgets: all below a trillion trillions.
@@ -60,6 +66,20 @@ def centis(text: str) -> int:
     if text[-3:-2] == "." and len(text) < 14 and digits.isdigit() and digits.isascii():
         return int(digits)
     return _scaled(text, 2)
+
+
+def signed_centis(text: str) -> int:
+    """A change of a count in hundredths of a contract: "-54.00" → -5400; exact, or `Unreadable`."""
+    return -centis(text[1:]) if text[:1] == "-" else centis(text)
+
+
+@lru_cache(maxsize=1 << 16)
+def price_within(text: str) -> int:
+    """The price of an order in micros, more than nothing and less than a dollar; `Unreadable`."""
+    price = micros(text)
+    if not 0 < price < MICROS_PER_DOLLAR:
+        raise Unreadable(f"price {text} is not within (0, 1)")
+    return price
 
 
 def _scaled(text: str, places: int) -> int:

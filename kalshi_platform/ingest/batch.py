@@ -12,6 +12,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from kalshi_platform.exchange.lifecycle import read_change
 from kalshi_platform.exchange.messages import (
+    BookDeltaFrame,
+    BookSnapshotFrame,
     ErrorFrame,
     LifecycleFrame,
     OkFrame,
@@ -26,7 +28,9 @@ from kalshi_platform.exchange.messages import (
     read_trade,
     ticker,
 )
-from kalshi_platform.ingest.feed import FeedState
+from kalshi_platform.exchange.unread import Subject, subject_of, subject_within
+from kalshi_platform.ingest.feed import BOOKS, QUOTES, FeedState
+from kalshi_platform.ingest.landing import instant
 from kalshi_platform.ingest.lines import (
     UNREADABLE,
     TapeLine,
@@ -37,7 +41,7 @@ from kalshi_platform.ingest.lines import (
     split_lines,
     unread_frame,
 )
-from kalshi_platform.ingest.rows import MICROS_PER_DAY, Rows, Told, instant
+from kalshi_platform.ingest.rows import MICROS_PER_DAY, Rows, Told
 from kalshi_platform.ingest.tape import Block, Position
 from kalshi_platform.storage.texts import storable
 from kalshi_platform.storage.writes.feed import LifecycleRow, encode_quote
@@ -83,8 +87,9 @@ class Batch(Rows):
     def _lines(self, lines: list[TapeLine], data: bytes) -> None:
         """Read the lines of a block, `data` being their text.
 
-        By far the most common line, a trade in its turn, is read here without a call more than it
-        needs; `_line` reads everything, that trade too, and answers for whatever is unusual.
+        By far the most common lines, a trade or a delta in its turn, are read here without a call
+        more than they need; `_line` reads everything, these too, and answers for whatever is
+        unusual.
         """
         state, known_markets, add = self.state, self._known_markets, self.trades.add
         day = None
@@ -119,6 +124,19 @@ class Batch(Rows):
                     state.reached("trade", at_ms, frame.sid)
                     self.newest["trade"] = (received_ns, now_ms)
                     continue
+            elif frame.__class__ is BookDeltaFrame and line.connection == state.connection:
+                subscription = state.subscriptions.get(frame.sid)
+                if subscription is not None and frame.seq == subscription.seq + 1:
+                    received_ns = line.received_at_ns
+                    now_ms = exchange_ms(frame.sending_ts_ms, received_ns)
+                    try:
+                        self._add_delta(frame, received_ns, now_ms, state.frames + 1)
+                    except ValueError:
+                        self._line(line, partial(line_at, data, number))
+                        continue
+                    subscription.seq = frame.seq
+                    state.frames += 1
+                    continue
             self._line(line, partial(line_at, data, number))
 
     def _read_alone(self, raw: bytes) -> None:
@@ -149,19 +167,19 @@ class Batch(Rows):
                 self._quote(frame, received_ns, now_ms)
             elif isinstance(frame, LifecycleFrame):
                 self._lifecycle(frame, received_ns, now_ms)
+            elif isinstance(frame, BookDeltaFrame):
+                self._delta(frame, received_ns, now_ms)
+            elif isinstance(frame, BookSnapshotFrame):
+                self._snapshot(frame, received_ns, now_ms)
             elif isinstance(frame, SubscribedFrame):
                 self._keep(state.subscribed(frame.msg.channel, frame.msg.sid, now_ms))
-            elif (
-                isinstance(frame, OkFrame | UnsubscribedFrame | ErrorFrame)
-                and frame.sid is not UNSET
-                and frame.seq is not UNSET
-            ):
-                # Replies use up numbers of the subscription that they speak of.
-                self._keep(state.sequenced(frame.sid, frame.seq, now_ms)[1])
+            elif frame.sid is not UNSET:
+                self._reply(frame, frame.sid, now_ms)
         except UNREADABLE as error:
-            self._refuse(received_ns, message_of(raw()), str(error))
-            if isinstance(frame, TradeFrame | LifecycleFrame):
-                self._keep(state.unread(frame.sid, now_ms, str(error)))
+            message = message_of(raw())
+            self._refuse(received_ns, message, str(error))
+            if not isinstance(frame, SubscribedFrame) and frame.sid is not UNSET:
+                self._unread(frame.sid, now_ms, str(error), subject_of(message))
 
     def _trade(self, frame: TradeFrame, received_ns: int, now_ms: int) -> None:
         message = frame.msg
@@ -182,10 +200,55 @@ class Batch(Rows):
         feed_order = self.state.connection << 32 | self.state.frames
         self.quotes.append(encode_quote(quote, received_ns // 1000, feed_order))
         self.quote_days.add(quote.quoted_at_ms // 86_400_000)
+        self.quote_minutes.add((quote.market_ticker, quote.quoted_at_ms // 60_000))
         self._name(quote.market_ticker)
         self._seen("ticker", received_ns, now_ms)
         at_ms = min(quote.quoted_at_ms, now_ms + _LARGEST_LEAD_MS)
         self.state.reached("ticker", at_ms, frame.sid)
+
+    def _delta(self, frame: BookDeltaFrame, received_ns: int, now_ms: int) -> None:
+        state = self.state
+        if not state.in_order(frame.sid, frame.seq) and not self._is_new(frame, now_ms):
+            return
+        self._add_delta(frame, received_ns, now_ms, state.frames)
+
+    def _add_delta(self, frame: BookDeltaFrame, received_ns: int, now_ms: int, number: int) -> None:
+        state, sid = self.state, frame.sid
+        delta, at_ms = self.books.add_delta(
+            frame,
+            state.connection << 32 | number,
+            received_ns,
+            now_ms,
+            use_yes_price=state.in_yes_terms(sid),
+        )
+        self._name(delta.market_ticker)
+        self._seen(BOOKS, received_ns, now_ms)
+        state.reached(BOOKS, min(at_ms, now_ms + _LARGEST_LEAD_MS), sid)
+
+    def _snapshot(self, frame: BookSnapshotFrame, received_ns: int, now_ms: int) -> None:
+        if not self._is_new(frame, now_ms):
+            return
+        self._name(self.books.add_snapshot(frame, self.state, received_ns, now_ms))
+        # It does not say how far the channel is complete: a delta that is older than its sending
+        # may have been lost just before it.
+        self._seen(BOOKS, received_ns, now_ms)
+
+    def _is_new(self, frame: BookDeltaFrame | BookSnapshotFrame, now_ms: int) -> bool:
+        """Follow the number of a book's message; the same delta twice would be wrong."""
+        is_new, gap = self.state.sequenced(frame.sid, frame.seq, now_ms)
+        self._keep(gap)
+        if not is_new:
+            self.counters["repeated_total", f'channel="{BOOKS}"'] += 1
+        return is_new
+
+    def _reply(
+        self, frame: OkFrame | UnsubscribedFrame | ErrorFrame, sid: int, now_ms: int
+    ) -> None:
+        """Replies use up numbers of the subscription that they speak of."""
+        if frame.seq is not UNSET:
+            self._keep(self.state.sequenced(sid, frame.seq, now_ms)[1])
+        if sid == self.state.book_sid:
+            self.books.follow_reply(frame, self.state, now_ms)
 
     def _lifecycle(self, frame: LifecycleFrame, received_ns: int, now_ms: int) -> None:
         is_new, gap = self.state.sequenced(frame.sid, frame.seq, now_ms)
@@ -238,13 +301,27 @@ class Batch(Rows):
             self.changes.append(Told(change, row))
 
     def _not_a_frame(self, line: TapeLine, raw: Callable[[], bytes]) -> None:
+        state = self.state
         if line.text is not UNSET:
-            self.state.frames += 1
-            self._refuse(line.received_at_ns, line.text.encode(), "not JSON, or without a type")
+            state.frames += 1
+            reason = "not JSON, or without a type"
+            self._refuse(line.received_at_ns, line.text.encode(), reason)
+            subject = subject_within(line.text)
+            if subject.kind in (None, QUOTES):
+                # No number will be missed if it was a quote, and it may have been one.
+                now_ms = exchange_ms(UNSET, line.received_at_ns)
+                self._keep(state.lost(QUOTES, now_ms, reason, subject.market_ticker))
         elif line.event is UNSET:
             self._refuse(line.received_at_ns, raw(), "a line that holds no frame, text or event")
-        elif line.event in ("close", "subscribe", "open") and line.cause:
-            self.state.cause = _cause_word(line.event, storable(str(line.cause)))
+        elif line.event in ("close", "subscribe", "open"):
+            if line.event == "subscribe" and line.channel == BOOKS:
+                state.use_yes_price = line.use_yes_price is not UNSET and bool(line.use_yes_price)
+            if line.cause:
+                state.cause = _cause_word(line.event, storable(str(line.cause)))
+            if line.event == "close":
+                self.books.end(state, state.cause)
+            if line.event != "subscribe":
+                state.open = line.event == "open"
 
     def _unread_line(self, raw: bytes, reason: str) -> None:
         """A frame that does not match its type: refused, and its number counted as used."""
@@ -257,15 +334,24 @@ class Batch(Rows):
         self.state.frames += 1
         received_ns, numbers = frame.received_at_ns, frame.numbers
         self._refuse(received_ns, frame.message, reason.replace(" - at `$.frame", " - at `$"))
-        if numbers.sid is UNSET:
-            return
         now_ms = exchange_ms(numbers.sending_ts_ms, received_ns)
-        if numbers.seq is not UNSET:
+        if numbers.sid is not UNSET and numbers.seq is not UNSET:
             self._keep(self.state.sequenced(numbers.sid, numbers.seq, now_ms)[1])
-        self._keep(self.state.unread(numbers.sid, now_ms, reason))
+        self._unread(numbers.sid, now_ms, reason, frame.subject)
+
+    def _unread(self, sid: int | UnsetType, now_ms: int, reason: str, subject: Subject) -> None:
+        """What a message that cannot be read said is missing, of its market if that is told."""
+        if subject.kind == QUOTES:
+            self._keep(self.state.lost(QUOTES, now_ms, reason, subject.market_ticker))
+        elif sid is not UNSET:
+            self._keep(self.state.unread(sid, now_ms, reason, subject.market_ticker))
 
     def _enter(self, connection: int) -> None:
         if connection != self.state.connection:
+            if self.state.open:
+                # The one before ended without a word.
+                self.state.cause = "restart"
+            self.books.end(self.state, self.state.cause)
             self.state.enter(connection)
             self.trades.place(connection, *self._position)
 
@@ -284,8 +370,11 @@ class Batch(Rows):
         self.newest[channel] = (received_ns, now_ms)
 
     def _keep(self, gap: Gap | None) -> None:
-        if gap is not None:
-            self.gaps.append(gap)
+        if gap is None:
+            return
+        self.gaps.append(gap)
+        if gap.channel == BOOKS:
+            self.books.follow_gap(gap)
 
 
 _OF_ONE_MARKET = {"market_lifecycle_v2", "multivariate_market_lifecycle"}

@@ -11,6 +11,11 @@ from msgspec import Struct, field
 
 from kalshi_platform.storage.writes.gaps import Gap
 
+BOOKS = "orderbook_delta"
+QUOTES = "ticker"
+# Channels whose gaps may concern one market alone: each message tells of that market's state.
+_BY_MARKET = {BOOKS, QUOTES}
+
 # Numbers that a sid skipped and that may still come (frames can be reordered).
 _LONGEST_MISSING = 10_000
 # A number that leaps further is believed once the next one follows it: a single wrong one would
@@ -28,6 +33,8 @@ class Subscription(Struct):
     """A number that leapt too far, and … """
     suspected_at: int = 0
     """… the `seq` from which it leapt."""
+    use_yes_price: bool = False
+    """Of books: whether prices of the no side come in terms of yes."""
 
 
 class Channel(Struct):
@@ -46,17 +53,29 @@ class FeedState(Struct):
     channels: dict[str, Channel] = field(default_factory=dict)
     cause: str = "restart"
     """Why the subscriptions that come next are needed."""
+    open: bool = False
+    """Whether the connection is open, so that another one means that it ended without a word."""
+    use_yes_price: bool = False
+    """What the next subscription of books was asked to send."""
+    book_sid: int | None = None
+    """The subscription that books are watched by; which books is in the database alone."""
 
     def enter(self, connection: int) -> None:
         """A line of `connection` follows; sids begin anew with each connection."""
         if connection != self.connection:
             self.connection = connection
             self.frames = 0
+            self.open = False
             self.subscriptions = {}
+            self.book_sid = None
 
     def subscribed(self, channel: str, sid: int, at_ms: int) -> Gap | None:
         """`sid` carries the channel from now on; the time since its last message is a gap."""
-        self.subscriptions[sid] = Subscription(channel)
+        if channel == BOOKS:
+            # What the subscription before still sends belongs to no book that is watched.
+            self.end_books()
+            self.book_sid = sid
+        self.subscriptions[sid] = Subscription(channel, use_yes_price=self.use_yes_price)
         known = self.channels.get(channel)
         if known is None:
             self.channels[channel] = Channel(at_ms)
@@ -64,6 +83,22 @@ class FeedState(Struct):
         gap = self._gap(channel, self.cause, known.complete_until_ms, at_ms)
         known.complete_until_ms = max(known.complete_until_ms, at_ms)
         return gap
+
+    def end_books(self) -> None:
+        """No book is watched any more, until the next subscription."""
+        if self.book_sid is not None:
+            self.subscriptions.pop(self.book_sid, None)
+            self.book_sid = None
+
+    def in_yes_terms(self, sid: int) -> bool:
+        """Whether this subscription tells prices of the no side in terms of yes."""
+        subscription = self.subscriptions.get(sid)
+        return self.use_yes_price if subscription is None else subscription.use_yes_price
+
+    def complete_until(self, channel: str) -> datetime | None:
+        """Exchange time of the channel's last message; None if there never was one."""
+        known = self.channels.get(channel)
+        return None if known is None else _instant(known.complete_until_ms)
 
     def in_order(self, sid: int, seq: int) -> bool:
         """Count the frame that was expected next, and say so; otherwise ask `sequenced`."""
@@ -121,13 +156,34 @@ class FeedState(Struct):
             if subscription is not None and subscription.channel == channel:
                 known.complete_until_ms = at_ms
 
-    def unread(self, sid: int, at_ms: int, reason: str) -> Gap | None:
-        """A message of this subscription could not be read: what it said is missing."""
+    def unread(
+        self, sid: int, at_ms: int, reason: str, market_ticker: str | None = None
+    ) -> Gap | None:
+        """A message of this subscription could not be read: what it said is missing.
+
+        Args:
+            market_ticker: the one market that it spoke of, if that is known.
+        """
         subscription = self.subscriptions.get(sid)
         if subscription is None:
             return None
-        start_ms = self.channels[subscription.channel].complete_until_ms
-        return self._gap(subscription.channel, "rejected_message", start_ms, at_ms, detail=reason)
+        return self.lost(subscription.channel, at_ms, reason, market_ticker)
+
+    def lost(
+        self, channel: str, at_ms: int, reason: str, market_ticker: str | None = None
+    ) -> Gap | None:
+        """The same of a channel, under whatever subscription; None if it was never open."""
+        known = self.channels.get(channel)
+        if known is None:
+            return None
+        return self._gap(
+            channel,
+            "rejected_message",
+            known.complete_until_ms,
+            at_ms,
+            detail=reason,
+            market_ticker=market_ticker if channel in _BY_MARKET else None,
+        )
 
     def _jump(self, subscription: Subscription, expected: int, seq: int, at_ms: int) -> Gap:
         """The numbers from `expected` up to `seq` were skipped."""
@@ -150,6 +206,7 @@ class FeedState(Struct):
         first_seq: int | None = None,
         last_seq: int | None = None,
         detail: str | None = None,
+        market_ticker: str | None = None,
     ) -> Gap:
         return Gap(
             channel=channel,
@@ -160,6 +217,7 @@ class FeedState(Struct):
             first_seq=first_seq,
             last_seq=last_seq,
             detail=detail,
+            market_ticker=market_ticker,
         )
 
 

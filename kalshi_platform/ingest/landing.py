@@ -43,3 +43,9 @@ def land_rest_trades(
 def unix_micros(instant: datetime) -> int:
     """Microseconds since 1970, exactly."""
     return int(instant.timestamp()) * 1_000_000 + instant.microsecond
+
+
+def instant(unix_micros: int) -> datetime:
+    """The inverse of `unix_micros`."""
+    seconds, micros = divmod(unix_micros, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)

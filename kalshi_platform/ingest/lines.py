@@ -9,7 +9,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from kalshi_platform.exchange.messages import Frame, Numbers, read_numbers
+from kalshi_platform.exchange.messages import Frame
+from kalshi_platform.exchange.unread import Numbers, Subject, read_numbers, subject_of
 
 # What decoding raises: malformed or ill-typed JSON and bytes that are no UTF-8 are ValueErrors,
 # nesting without end is the other.
@@ -29,6 +30,9 @@ class TapeLine(Struct, gc=False):
     text: str | UnsetType = UNSET
     event: str | UnsetType = UNSET
     cause: str | UnsetType = UNSET
+    channel: str | UnsetType = UNSET
+    use_yes_price: int | bool | UnsetType = UNSET
+    """Of an event: how a subscription of books is asked to tell prices of the no side."""
 
 
 class _RawLine(Struct):
@@ -46,6 +50,7 @@ class UnreadFrame(NamedTuple):
     connection: int
     message: bytes
     numbers: Numbers
+    subject: Subject
 
 
 _decoder = msgspec.json.Decoder(TapeLine)
@@ -83,11 +88,13 @@ def unread_frame(raw: bytes) -> UnreadFrame | None:
         line = _decode_raw(raw)
     except UNREADABLE:
         return None
-    try:
-        numbers = read_numbers(line.frame)
-    except UNREADABLE:
-        numbers = Numbers()
-    return UnreadFrame(line.received_at_ns, line.connection, bytes(line.frame), numbers)
+    return UnreadFrame(
+        line.received_at_ns,
+        line.connection,
+        bytes(line.frame),
+        read_numbers(line.frame),
+        subject_of(line.frame),
+    )
 
 
 def message_of(raw: bytes) -> bytes:

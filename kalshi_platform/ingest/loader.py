@@ -18,13 +18,15 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from kalshi_platform.ingest.batch import Batch
-from kalshi_platform.ingest.feed import FeedState
+from kalshi_platform.ingest.books import BookRows
+from kalshi_platform.ingest.feed import BOOKS, QUOTES, FeedState
 from kalshi_platform.ingest.tape import Block, Position, TapeDamaged, TapeReader
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.leases import LOADER
 from kalshi_platform.storage.migrate import require_current_schema
 from kalshi_platform.storage.writes.feed import add_to_counters, set_gauges
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
+from kalshi_platform.storage.writes.stale import mark_gap
 
 log = structlog.get_logger()
 
@@ -181,9 +183,16 @@ class Loader:
         log.error("tape_damaged", reason=reason)
         now = datetime.now(UTC)
         with connection.transaction():
-            for name, channel in self._state.channels.items():
-                starts_at = datetime.fromtimestamp(channel.complete_until_ms / 1000, UTC)
-                open_gap(connection, Gap(name, "tape_damaged", starts_at, now, detail=reason))
+            lost = BookRows()
+            for name in self._state.channels:
+                starts_at = self._state.complete_until(name) or now
+                gap = Gap(name, "tape_damaged", min(starts_at, now), now, detail=reason)
+                open_gap(connection, gap)
+                if name == QUOTES:
+                    mark_gap(connection, gap.starts_at, gap.ends_at, None)
+                if name == BOOKS:
+                    lost.follow_gap(gap)
+            lost.write(connection)
 
     def _report(
         self,

@@ -10,6 +10,8 @@ import psycopg
 from psycopg import errors as postgres_errors
 
 from kalshi_platform.exchange.lifecycle import LifecycleChange
+from kalshi_platform.ingest.books import BookRows
+from kalshi_platform.ingest.feed import QUOTES
 from kalshi_platform.ingest.landing import unix_micros
 from kalshi_platform.ingest.tape import Position
 from kalshi_platform.storage import tables
@@ -18,6 +20,7 @@ from kalshi_platform.storage.writes import feed as feed_writes
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
 from kalshi_platform.storage.writes.lifecycle import apply_changes
 from kalshi_platform.storage.writes.markets import ask_again, ask_open_combos, is_ordinary
+from kalshi_platform.storage.writes.stale import mark_gap, mark_quoted
 from kalshi_platform.storage.writes.trades import TradeRows, merge_trades
 
 MICROS_PER_DAY = 86_400_000_000
@@ -52,6 +55,9 @@ class Rows:
         self.landed_at = landed_at
         self.trades = TradeRows("ws", unix_micros(landed_at))
         self.quotes: list[bytes] = []
+        self.quote_minutes: set[tuple[str, int]] = set()
+        """(market, Unix minute) of every quote: the candles that no longer hold."""
+        self.books = BookRows()
         self.lifecycle: list[feed_writes.LifecycleRow] = []
         self.changes: list[Told] = []
         """What the lifecycle messages change, in their order."""
@@ -90,6 +96,11 @@ class Rows:
         ensure_partitions(connection, map(_date, sorted(self.quote_days)), [tables.quotes])
         ensure_partitions(
             connection,
+            {_date(day) for day in self.books.days},
+            [tables.book_snapshots, tables.book_deltas],
+        )
+        ensure_partitions(
+            connection,
             {_date(day) for day in self.received_days},
             [tables.lifecycle_events, tables.rejected_messages],
         )
@@ -106,10 +117,14 @@ class Rows:
             added = merge_trades(connection, self.trades).added
         if self.quotes:
             feed_writes.add_quotes(connection, self.quotes)
+            mark_quoted(connection, self.quote_minutes)
+        self.books.write(connection)
         if self.rejected:
             feed_writes.add_rejected(connection, self.rejected)
         for gap in self.gaps:
             open_gap(connection, gap)
+            if gap.channel == QUOTES:
+                mark_gap(connection, gap.starts_at, gap.ends_at, gap.market_ticker)
         if any(gap.channel == _COMBO_CHANNEL for gap in self.gaps):
             ask_open_combos(connection)
         return added
@@ -171,11 +186,6 @@ def _halves(rows: Sequence[_Item]) -> tuple[Sequence[_Item], Sequence[_Item]]:
 
 def _timed(told: Told) -> tuple[LifecycleChange, datetime, datetime]:
     return told.change, told.row.sent_at or told.row.received_at, told.row.received_at
-
-
-def instant(unix_micros: int) -> datetime:
-    seconds, micros = divmod(unix_micros, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
 
 
 def _date(unix_day: int) -> date:

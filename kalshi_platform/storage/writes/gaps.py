@@ -25,6 +25,8 @@ class Gap:
     first_seq: int | None = None
     last_seq: int | None = None
     detail: str | None = None
+    market_ticker: str | None = None
+    """The one market concerned; None: all of the channel."""
 
 
 def open_gap(connection: psycopg.Connection, gap: Gap) -> int:
@@ -44,11 +46,13 @@ def open_gap(connection: psycopg.Connection, gap: Gap) -> int:
         "first_seq": gap.first_seq,
         "last_seq": gap.last_seq,
         "detail": _detail(gap, healable=healable),
+        "market_ticker": gap.market_ticker,
     }
     row = connection.execute(
         "INSERT INTO gaps (channel, cause, status, starts_at, ends_at, connection, first_seq,"
-        " last_seq, detail) VALUES (%(channel)s, %(cause)s, %(status)s, %(starts_at)s, %(ends_at)s,"
-        " %(connection)s, %(first_seq)s, %(last_seq)s, %(detail)s) RETURNING gap_id",
+        " last_seq, detail, market_ticker) VALUES (%(channel)s, %(cause)s, %(status)s,"
+        " %(starts_at)s, %(ends_at)s, %(connection)s, %(first_seq)s, %(last_seq)s, %(detail)s,"
+        " %(market_ticker)s) RETURNING gap_id",
         values,
     ).fetchone()
     assert row is not None, "INSERT … RETURNING has a row"
