@@ -14,6 +14,7 @@ BENCHMARKS = {
     "candles": "candles of a 5-million-trade day, against DuckDB; one minute's refresh",
     "api": "pages, against pgbench running the same SQL",
     "reference": "lists of a million markets, against 50 ms",
+    "books": "order books at random instants of a day of 20 million changes, against 300 ms",
     "sizing": "bytes on disk per row, multiplied out to a day",
     "soak": "memory of recorder and loader",
 }

@@ -1,8 +1,12 @@
 """POST /orderbook."""
 
+import asyncio
 import json
+import random
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -232,6 +236,45 @@ def _listed(book: Side) -> list[list[str]]:
         for price in sorted(book, reverse=True)
         if book[price]
     ]
+
+
+async def test_the_documented_replay_ends_with_the_book_of_that_instant(client, database):
+    """The Python of docs/api.md, run as it stands there."""
+    dice = random.Random(3)
+    rows: list[Any] = [snapshot("10:00:00", 1, yes=YES, no=NO), watch("10:00:00")]
+    for frame in range(2, 2_200):
+        price = 10_000 * dice.randint(1, 30)
+        rows.append(delta(f"10:00:{frame // 50:02}.{frame % 50 * 20:03}", frame, price=price))
+    rows.append(delta("10:00:50", 3_000, "yes", 360_000, -12_000))
+    told(database, *rows)
+    page = (Path(__file__).parents[2] / "docs/api.md").read_text()
+    [code] = [block for block in page.split("```python\n")[1:] if block.startswith("def replay")]
+    names: dict[str, Any] = {
+        "Decimal": Decimal,
+        "Iterator": Iterator,
+        "datetime": datetime,
+        "httpx": httpx,
+        "timedelta": timedelta,
+    }
+    exec(code.partition("```")[0], names)
+    loop = asyncio.get_running_loop()
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        asked = client.post(request.url.path, json=json.loads(request.content))
+        response = asyncio.run_coroutine_threadsafe(asked, loop).result(30)
+        return httpx.Response(response.status_code, headers=response.headers, json=response.json())
+
+    def replayed() -> list[dict[str, dict[str, Decimal]]]:
+        transport = httpx.MockTransport(answered)
+        with httpx.Client(transport=transport, base_url="http://api") as plain:
+            window = (at("10:00:10.02"), at("10:01:00"))
+            return [sides for _, sides in names["replay"](plain, TICKER, *window)]
+
+    steps = await asyncio.to_thread(replayed)
+    book = await ask(client, "10:01:00")
+    assert len(steps) > 1_000, "more than a page"
+    for side in ("yes", "no"):
+        assert steps[-1][side] == {price: Decimal(size) for price, size in book[f"{side}_bids"]}
 
 
 # Where the book cannot be trusted ----------------------------------------------------------------
