@@ -65,14 +65,20 @@ def ticker_message(
     ).encode()
 
 
-def delta_message(
-    ticker: str, market_id: str, side: str, price_e4: int, delta_centis: int, us: int
-) -> bytes:
-    """`msg` of orderbook_delta."""
+def delta_head(ticker: str, market_id: str) -> str:
+    """How `msg` of every orderbook_delta of a market begins."""
+    return f'{{"market_ticker":"{ticker}","market_id":"{market_id}","price_dollars":"'
+
+
+def delta_tail(us: int) -> str:
+    """How `msg` of every orderbook_delta of an instant ends."""
+    return f'","ts":"{stamp(us)}","ts_ms":{us // 1_000}}}'
+
+
+def delta_message(head: str, side: str, price_e4: int, delta_centis: int, tail: str) -> bytes:
+    """`msg` of orderbook_delta between a head and a tail."""
     return (
-        f'{{"market_ticker":"{ticker}","market_id":"{market_id}",'
-        f'"price_dollars":"{dollars(price_e4)}","delta_fp":"{fixed_point(delta_centis)}",'
-        f'"side":"{side}","ts":"{stamp(us)}","ts_ms":{us // 1_000}}}'
+        f'{head}{dollars(price_e4)}","delta_fp":"{fixed_point(delta_centis)}","side":"{side}{tail}'
     ).encode()
 
 

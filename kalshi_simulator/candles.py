@@ -1,7 +1,8 @@
 """Candlesticks out of the ledger, in the true order of execution.
 
 A bucket is half-open, [end - period, end), and exists only when a trade or a quote moved in it.
-The bucket in which a market closes ends with an empty book.
+What stands when it begins is part of it. The bucket in which a market closes ends with an empty
+book.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kalshi_simulator.exchange import Exchange
-from kalshi_simulator.figures import DOLLAR_E4, HOUR_US, MINUTE_US
+from kalshi_simulator.figures import HOUR_US, MINUTE_US
 from kalshi_simulator.hashing import Integers
 from kalshi_simulator.layout import Layout
 from kalshi_simulator.markets import Market
-from kalshi_simulator.quotes import STEP_US, quotes_of_market
+from kalshi_simulator.schedule import STEP_US
+from kalshi_simulator.standing import prices_of_market, tops_of
 from kalshi_simulator.tallies import interest_changes
 
 
@@ -65,7 +67,7 @@ def candles_of(
     interest -= exchange.ledger.totals(market.slot, market.open_us)[1]
     quotes = _quote_ranges(exchange.layout, market, first, to_us, period_us)
     found: list[Candle] = []
-    standing: tuple[int, int] | None = None
+    standing = _standing_before(exchange.layout, market, first)
     for start in range(first, to_us, period_us):
         bid, ask = quotes[start]
         moved = standing != (bid.close, ask.close) or bid.low != bid.high or ask.low != ask.high
@@ -140,8 +142,8 @@ def _quote_ranges(
         parts = [(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))]
     instants, bids, asks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     if market.close_us < to_us:
-        # Every order left goes away with the market.
-        instants = np.append(instants, market.close_us)
+        # Every order left goes away with the market, as it is told at the next step.
+        instants = np.append(instants, -(-market.close_us // STEP_US) * STEP_US)
         bids, asks = np.append(bids, 0), np.append(asks, 10_000)
     inside = (instants >= from_us) & (instants < to_us)
     instants, bids, asks = instants[inside], bids[inside], asks[inside]
@@ -155,6 +157,14 @@ def _quote_ranges(
             _range(asks[left:right]),
         )
     return found
+
+
+def _standing_before(layout: Layout, market: Market, us: int) -> tuple[int, int] | None:
+    """Bid and ask that stood until an instant; None when the market was not open yet."""
+    if us <= market.open_us:
+        return None
+    [top] = tops_of(layout, [market], [us - 1])
+    return top.bid_e4, top.ask_e4
 
 
 def _range(values: Integers) -> Range:
@@ -172,14 +182,8 @@ def _steps_of_hour(
     begin = max(hour * HOUR_US, market.open_us)
     end = min((hour + 1) * HOUR_US, market.close_us)
     steps = np.arange(begin // STEP_US, -(-end // STEP_US), dtype=np.int64)
-    quotes = quotes_of_market(layout, market.slot, market.open_us, market.period_us, steps)
-    bids, asks = quotes.bid_e4().astype(np.int32), quotes.ask_e4().astype(np.int32)
-    if market.recess is not None and market.recess[2] == "closed":
-        # Closed for now: the book is empty, as REST shows it.
-        instants = steps * STEP_US
-        away = (instants >= market.recess[0]) & (instants < market.recess[1])
-        bids = np.where(away, 0, bids).astype(np.int32)
-        asks = np.where(away, DOLLAR_E4, asks).astype(np.int32)
+    prices = prices_of_market(layout, market, steps)
+    bids, asks = (column.astype(np.int32) for column in prices)
     changed = (np.diff(bids, prepend=-1) != 0) | (np.diff(asks, prepend=-1) != 0)
     kept = changed | (steps % (MINUTE_US // STEP_US) == 0)
     return steps[kept] * STEP_US, bids[kept], asks[kept]

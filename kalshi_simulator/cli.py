@@ -122,6 +122,32 @@ def serve(
             min=0,
         ),
     ] = 0,
+    deltas_per_second: Annotated[
+        int,
+        typer.Option(
+            help="Load mode: top watched books up to this rate with deltas that cancel in pairs.",
+            envvar="KALSHI_SIMULATOR_DELTAS_PER_SECOND",
+            min=0,
+        ),
+    ] = 0,
+    books_at_most: Annotated[
+        int | None,
+        typer.Option(
+            help="Markets that one subscription of books may have (code 26 beyond).",
+            show_default="no limit",
+            envvar="KALSHI_SIMULATOR_BOOKS_AT_MOST",
+            min=1,
+        ),
+    ] = None,
+    commands_per_second: Annotated[
+        int | None,
+        typer.Option(
+            help="Commands about one subscription a second (code 27 beyond).",
+            show_default="no limit",
+            envvar="KALSHI_SIMULATOR_COMMANDS_PER_SECOND",
+            min=1,
+        ),
+    ] = None,
     credentials: Annotated[Path, _CREDENTIALS] = Path(".kalshi-simulator"),
     public_key: Annotated[list[str] | None, _PUBLIC_KEY] = None,
     state: Annotated[
@@ -152,6 +178,9 @@ def serve(
         read_tokens_per_second=read_tokens_per_second,
         dormant_markets=dormant_markets,
         combo_births_per_second=combo_births_per_second,
+        deltas_per_second=deltas_per_second,
+        books_at_most=books_at_most,
+        commands_per_second=commands_per_second,
     )
     try:
         asyncio.run(serving.serve(options))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from kalshi_simulator.subscriptions import (
     BOOK,
     CHANNELS,
+    SNAPSHOT,
     TICKER,
     UNFILTERED,
     Client,
@@ -29,11 +30,11 @@ class Source(Protocol):
 
     def ticker_of_id(self, market_id: str) -> str | None: ...
 
-    def snapshot(self, ticker: str, use_yes_price: bool) -> bytes | None: ...
+    def is_known(self, ticker: str) -> bool: ...
 
-    def ticker(self, ticker: str) -> bytes | None: ...
+    def snapshots(self, tickers: Iterable[str], use_yes_price: bool) -> list[bytes]: ...
 
-    def known_tickers(self) -> list[str]: ...
+    def tickers(self, wanted: Iterable[str] | None) -> list[bytes]: ...
 
 
 def answers(client: Client, text: str | bytes, source: Source) -> list[tuple[bytes, str]]:
@@ -88,9 +89,13 @@ def _subscribe(client: Client, number: int | None, params: dict[str, Any], at: S
         if channel == BOOK and tickers is None:
             yield error_frame(14, at.now_ms(), command=number), "error"
             continue
-        asked = None if channel in UNFILTERED else tickers
+        asked = _asked(channel, tickers, at)
         subscription = client.subscribed_to(channel)
-        if subscription is None:
+        refusal = _refusal(client, channel, subscription, asked)
+        if refusal is not None:
+            frame = error_frame(refusal, at.now_ms(), command=number, subscription=subscription)
+            yield frame, "error"
+        elif subscription is None:
             subscription = client.open_subscription(channel, None if asked is None else set(asked))
             subscription.use_yes_price = params.get("use_yes_price") is True
             subscription.skip_ack = params.get("skip_ticker_ack") is True
@@ -104,19 +109,41 @@ def _subscribe(client: Client, number: int | None, params: dict[str, Any], at: S
         yield from _first_data(subscription, fresh, params, at)
 
 
+def _asked(channel: str, tickers: set[str] | None, at: Source) -> set[str] | None:
+    """What a command asks of a channel; markets that nobody knows have no book to watch."""
+    if channel in UNFILTERED or tickers is None:
+        return None
+    return {t for t in tickers if at.is_known(t)} if channel == BOOK else tickers
+
+
+def _refusal(
+    client: Client, channel: str, subscription: Subscription | None, asked: set[str] | None
+) -> int | None:
+    """The code with which a subscription, or the widening of one, is refused whole."""
+    if subscription is not None and not client.may_command(subscription):
+        return 27
+    if channel != BOOK or client.limits.books is None:
+        return None
+    open_already = subscription.tickers if subscription is not None else None
+    return 26 if len((asked or set()) | (open_already or set())) > client.limits.books else None
+
+
 def _first_data(
     subscription: Subscription, tickers: set[str] | None, params: dict[str, Any], at: Source
 ) -> Answers:
     """Snapshots of markets that have just been added."""
     if subscription.channel == BOOK:
-        for ticker in sorted(tickers or ()):
-            if (body := at.snapshot(ticker, subscription.use_yes_price)) is not None:
-                frame = data_frame(subscription, "orderbook_snapshot", body, at.now_ms())
-                yield frame, "orderbook_snapshot"
+        yield from _snapshots(subscription, tickers or set(), None, at)
     elif subscription.channel == TICKER and params.get("send_initial_snapshot") is True:
-        for ticker in sorted(at.known_tickers() if tickers is None else tickers):
-            if (body := at.ticker(ticker)) is not None:
-                yield data_frame(subscription, TICKER, body, at.now_ms()), TICKER
+        for body in at.tickers(tickers):
+            yield data_frame(subscription, TICKER, body, at.now_ms()), TICKER
+
+
+def _snapshots(
+    subscription: Subscription, tickers: set[str], number: int | None, at: Source
+) -> Answers:
+    for body in at.snapshots(tickers, subscription.use_yes_price):
+        yield data_frame(subscription, SNAPSHOT, body, at.now_ms(), number), SNAPSHOT
 
 
 def _added(subscription: Subscription, asked: set[str] | None) -> set[str]:
@@ -161,24 +188,24 @@ def _update(client: Client, number: int | None, params: dict[str, Any], at: Sour
     if action not in _ACTIONS or (action == "get_snapshot" and subscription.channel != BOOK):
         yield refused(13)
         return
-    tickers = _tickers(params, at)
+    tickers = _asked(subscription.channel, _tickers(params, at), at)
     if tickers is None:
         yield refused(14)
         return
-    if action == "get_snapshot":
-        for ticker in sorted(tickers):
-            if (body := at.snapshot(ticker, subscription.use_yes_price)) is not None:
-                frame = data_frame(subscription, "orderbook_snapshot", body, at.now_ms(), number)
-                yield frame, "orderbook_snapshot"
-        return
-    if action == "add_markets":
+    adds = tickers if action == "add_markets" else set()
+    if (code := _refusal(client, subscription.channel, subscription, adds)) is not None:
+        yield refused(code)
+    elif action == "get_snapshot":
+        # Markets that are not watched are passed over without a word.
+        yield from _snapshots(subscription, tickers & (subscription.tickers or set()), number, at)
+    elif action == "add_markets":
         fresh = _added(subscription, tickers)
         yield _ok(subscription, number, at), "ok"
         yield from _first_data(subscription, fresh, params, at)
-        return
-    if subscription.tickers is not None:
-        subscription.tickers -= tickers
-    yield _ok(subscription, number, at), "ok"
+    else:
+        if subscription.tickers is not None:
+            subscription.tickers -= tickers
+        yield _ok(subscription, number, at), "ok"
 
 
 def _unsubscribe(client: Client, number: int | None, params: dict[str, Any], at: Source) -> Answers:

@@ -1,13 +1,14 @@
 """The feed: turns the passing of time into messages.
 
-Trades come from the ledger as their time passes; each taker order is followed by a ticker; every
-step of a second, quotes and watched books are compared with those of the step before.
+Trades come from the ledger as their time passes; each taker order is followed by a ticker. At the
+start of every step of a second in which anything changed of what stands in a book, deltas and a
+ticker say so, and bear the very instant of the step.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +16,23 @@ import numpy as np
 from kalshi_simulator import bodies
 from kalshi_simulator.births import Births
 from kalshi_simulator.exchange import Exchange
+from kalshi_simulator.figures import HOUR_US
 from kalshi_simulator.generation import CLOSES, OPENS, ORDER_ENDS, Rows
-from kalshi_simulator.hashing import hash_of, uuid_text
+from kalshi_simulator.hashing import Integers, hash_of, uuid_text
 from kalshi_simulator.hub import Hub, Message
 from kalshi_simulator.lifecycle import Timeline
+from kalshi_simulator.load import Debt, Rates, WallTime
 from kalshi_simulator.markets import Market
 from kalshi_simulator.names import market_id
-from kalshi_simulator.quotes import STEP_US, book_at, level_size, quotes_at
+from kalshi_simulator.schedule import STEP_US
+from kalshi_simulator.standing import NO_TOP, Top, tops_at
 from kalshi_simulator.subscriptions import BOOK, TICKER, TRADE
+from kalshi_simulator.watched import WatchedBooks
 
 _PUMP_SECONDS = 0.01
-_STEPS_AT_ONCE = 20  # older steps are skipped when the process could not keep up
+_STEPS_AT_ONCE = 30  # as many are told without a look at the sockets
+# A feed that is further behind (a machine that slept) tells only how things stand in the end.
+_FORGOTTEN_US = HOUR_US
 
 
 @dataclass(slots=True)
@@ -38,62 +45,58 @@ class Running:
     interest: int
     last_e4: int
     last_centis: int
-    bid_e4: int = 0
-    ask_e4: int = 10_000
-    bid_centis: int = 0
-    ask_centis: int = 0
+    top: Top = NO_TOP
 
 
 class Feed:
     """Moves the exchange forward and publishes what happens."""
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        hub: Hub,
-        messages_per_second: int = 0,
-        combo_births_per_second: int = 0,
-    ) -> None:
-        """Both rates are of the wall clock; 0 is off.
-
-        `messages_per_second` tops the feed up with tickers (load mode), `combo_births_per_second`
-        adds combos that are created and never heard of again, as nearly all are.
-        """
-        self._births = Births(combo_births_per_second, exchange.clock.now())
+    def __init__(self, exchange: Exchange, hub: Hub, rates: Rates | None = None) -> None:
+        rates = rates or Rates()
         self.exchange = exchange
         self.hub = hub
-        self.messages_per_second = messages_per_second
         self.timeline = Timeline(exchange.directory)
         self.at_us = exchange.clock.now()
+        self._births = Births(rates.combo_births, self.at_us)
+        self._tickers_owed, self._deltas_owed = Debt(rates.messages), Debt(rates.deltas, unit=2)
+        self._filled = 0
+        self._wall = WallTime()
         self._slots = np.arange(len(exchange.layout.slots), dtype=np.int64)
         self._running = [self._enter(slot, self.at_us) for slot in range(len(self._slots))]
-        self._books: dict[str, tuple[int, dict[int, int], dict[int, int]]] = {}
-        self._owed = 0.0
-        self._filled = 0
-        self._pumped_at = time.monotonic()
-        self._move_quotes(self.at_us)
+        self._books = WatchedBooks(exchange)
+        # What has been told of each slot: instance, then the columns of its top.
+        self._told = self._stand([self.at_us])[0]
+        for running, (_, *top) in zip(self._running, self._told.tolist(), strict=True):
+            running.top = Top(*top)
 
     async def run(self) -> None:
         """Pump until cancelled."""
         while True:
-            await asyncio.sleep(_PUMP_SECONDS)
-            self.advance(self.exchange.clock.now())
+            now = self.exchange.clock.now()
+            behind = now - self.at_us
+            is_late = _STEPS_AT_ONCE * STEP_US < behind <= _FORGOTTEN_US and bool(self.hub.clients)
+            self.advance(self.at_us + _STEPS_AT_ONCE * STEP_US if is_late else now)
+            await asyncio.sleep(0 if is_late else _PUMP_SECONDS)
 
     def advance(self, now_us: int) -> None:
         """Let time pass up to an instant (exclusive) and publish what happened."""
         self.exchange.directory.advance(now_us)
-        messages: list[Message] = []
-        while self.at_us < now_us:
-            boundary = (self.at_us // STEP_US + 1) * STEP_US
-            if now_us - self.at_us > _STEPS_AT_ONCE * STEP_US:
-                boundary = (now_us // STEP_US) * STEP_US
-            end = min(boundary, now_us)
-            messages += [moment.message for moment in self.timeline.between(self.at_us, end)]
-            self._trade(self.exchange.ledger.rows_between(self.at_us, end), messages)
-            if end == boundary:
-                self._step(end, messages)
-            self.at_us = end
-        self._add_load(messages)
+        steps = self._steps_until(now_us)
+        told = natural = 0
+        while steps:
+            some, steps = steps[:_STEPS_AT_ONCE], steps[_STEPS_AT_ONCE:]
+            messages: list[Message] = []
+            deltas = self._books.move(*self._watched(), some)
+            for us, changes, of_books in zip(some, self._changes(some), deltas, strict=True):
+                self._pass(us, messages)
+                messages += of_books
+                self._tell_tops(us, changes, messages)
+                natural += len(of_books)
+            self.hub.publish(messages)
+            told += len(messages)
+        messages = []
+        self._pass(now_us, messages)
+        self._add_load(messages, told + len(messages), natural)
         if messages:
             self.hub.publish(messages)
 
@@ -105,35 +108,26 @@ class Feed:
     def ticker_of_id(self, wanted: str) -> str | None:
         return next((r.market.ticker for r in self._running if r.market_id == wanted), None)
 
-    def known_tickers(self) -> list[str]:
-        return [running.market.ticker for running in self._running]
+    def is_known(self, ticker: str) -> bool:
+        return self.exchange.directory.find(ticker) is not None
 
-    def ticker(self, ticker: str) -> bytes | None:
-        running = next((r for r in self._running if r.market.ticker == ticker), None)
-        return None if running is None else _ticker_body(running, self.at_us)
+    def tickers(self, wanted: Iterable[str] | None) -> list[bytes]:
+        """`msg` of tickers as they stand; None wants every market that is open or paused."""
+        running = {r.market.ticker: r for r in self._running}
+        if wanted is None:
+            shown = ("active", "inactive")
+            wanted = [t for t, r in running.items() if r.market.status_at(self.at_us) in shown]
+        found = [running[ticker] for ticker in sorted(wanted) if ticker in running]
+        return [_ticker_body(one, self.at_us) for one in found]
 
-    def snapshot(self, ticker: str, use_yes_price: bool) -> bytes | None:
-        market = self.exchange.directory.find(ticker)
-        if market is None:
-            return None
-        if ticker not in self._books:
-            self._books[ticker] = (market.slot, *self._book(market, self._step_us()))
-        _, yes, no = self._books[ticker]
-        return bodies.snapshot_message(ticker, market_id(market.key), yes, no, use_yes_price)
+    def snapshots(self, tickers: Iterable[str], use_yes_price: bool) -> list[bytes]:
+        return self._books.snapshots(sorted(tickers), self.at_us, use_yes_price)
 
     def recount(self, slot: int) -> None:
         """Take up a trade that was added to the past: the odometer has it, the stream never."""
         running = self._running[slot]
         fresh = self._enter(slot, self.at_us)
         running.volume, running.interest = fresh.volume, fresh.interest
-
-    def _step_us(self) -> int:
-        return self.at_us // STEP_US * STEP_US
-
-    def _book(self, market: Market, us: int) -> tuple[dict[int, int], dict[int, int]]:
-        if market.status_at(us) not in ("active", "inactive") or market.is_dormant:
-            return {}, {}
-        return book_at(self.exchange.layout, market.slot, us)
 
     def _enter(self, slot: int, us: int) -> Running:
         market = self.exchange.directory.at(slot, us)
@@ -146,6 +140,20 @@ class Feed:
             traded.last_e4, traded.last_centis,
         )  # fmt: skip
 
+    def _steps_until(self, now_us: int) -> Sequence[int]:
+        """Starts of the steps to be told; only the last one where nobody hears, or too late."""
+        first, last = (self.at_us // STEP_US + 1) * STEP_US, now_us // STEP_US * STEP_US
+        if not self.hub.clients or now_us - self.at_us > _FORGOTTEN_US:
+            first = max(first, last)
+        return range(first, last + 1, STEP_US)
+
+    def _pass(self, to_us: int, messages: list[Message]) -> None:
+        """Let happen what happens before an instant."""
+        if to_us > self.at_us:
+            messages += [moment.message for moment in self.timeline.between(self.at_us, to_us)]
+            self._trade(self.exchange.ledger.rows_between(self.at_us, to_us), messages)
+            self.at_us = to_us
+
     def _trade(self, rows: Rows, messages: list[Message]) -> None:
         heard = bool(self.hub.clients)
         columns = zip(
@@ -155,8 +163,8 @@ class Feed:
         for us, slot, price, centis, flags, high, low in columns:
             running = self._running[slot]
             if us >= running.market.planned_close_us:
+                # Only where steps are left out.
                 running = self._running[slot] = self._enter(slot, us)
-                self._refresh(running, us)
             running.volume += centis
             running.interest += centis if flags & OPENS else -centis if flags & CLOSES else 0
             running.last_e4, running.last_centis = price, centis
@@ -168,93 +176,68 @@ class Feed:
                 if flags & ORDER_ENDS:
                     messages.append(Message(TICKER, TICKER, ticker, _ticker_body(running, us)))
 
-    def _step(self, us: int, messages: list[Message]) -> None:
-        for slot, running in enumerate(self._running):
-            if us >= running.market.planned_close_us:
-                self._running[slot] = self._enter(slot, us)
-        for running in self._move_quotes(us):
-            if running.market.status_at(us) == "active" and self.hub.clients:
+    def _stand(self, instants: Sequence[int]) -> Integers:
+        """Instance and top of all slots at several instants: instants, slots, five columns."""
+        layout, count = self.exchange.layout, len(self._slots)
+        slots = np.tile(self._slots, len(instants))
+        us = np.repeat(np.array(instants, dtype=np.int64), count)
+        columns = (layout.instance_at(slots, us), *tops_at(layout, slots, us).columns())
+        return np.stack(columns, axis=1).reshape(len(instants), count, 5)
+
+    def _changes(self, steps: Sequence[int]) -> Iterator[list[tuple[int, list[int]]]]:
+        """For each step, the slots of which anything is new, with instance and top."""
+        stand = self._stand(steps)
+        differs = (stand != np.concatenate([self._told[None], stand[:-1]])).any(axis=2)
+        self._told = stand[-1]
+        for now, which in zip(stand, differs, strict=True):
+            slots = np.flatnonzero(which)
+            yield list(zip(slots.tolist(), now[slots].tolist(), strict=True))
+
+    def _tell_tops(
+        self, us: int, changes: list[tuple[int, list[int]]], messages: list[Message]
+    ) -> None:
+        """Tickers of the slots where anything changed; a market that has ended shows nothing."""
+
+        def tell(running: Running, top: Top) -> None:
+            if running.top != top:
+                running.top = top
                 body = _ticker_body(running, us)
                 messages.append(Message(TICKER, TICKER, running.market.ticker, body))
-        self._move_books(us, messages)
 
-    def _refresh(self, running: Running, us: int) -> None:
-        """Quotes of a market that has just come to its slot."""
-        step = us // STEP_US * STEP_US
-        slots = np.array([running.market.slot])
-        quotes = quotes_at(self.exchange.layout, slots, np.array([max(step, us)]))
-        self._take(running, int(quotes.bid_e4()[0]), int(quotes.ask_e4()[0]), step)
+        for slot, (instance, *top) in changes:
+            running = self._running[slot]
+            if running.market.instance != instance:
+                tell(running, NO_TOP)
+                running = self._running[slot] = self._enter(slot, us)
+            tell(running, Top(*top))
 
-    def _take(self, running: Running, bid_e4: int, ask_e4: int, us: int) -> bool:
-        """Set quotes; whether anything is different now."""
-        step, key = us // STEP_US, running.market.key
-        before = (running.bid_e4, running.ask_e4, running.bid_centis, running.ask_centis)
-        running.bid_e4, running.ask_e4 = bid_e4, ask_e4
-        running.bid_centis = level_size(key, 0, bid_e4, step)
-        running.ask_centis = level_size(key, 1, 10_000 - ask_e4, step)
-        return before != (bid_e4, ask_e4, running.bid_centis, running.ask_centis)
+    def _watched(self) -> tuple[set[str], bool]:
+        """Tickers whose books anybody watches, and whether anybody wants no sides in yes terms."""
+        watched: set[str] = set()
+        in_yes = False
+        for client in self.hub.clients.values():
+            for subscription in client.subscriptions.values():
+                if subscription.channel == BOOK:
+                    watched |= subscription.tickers or set()
+                    in_yes |= subscription.use_yes_price
+        return watched, in_yes
 
-    def _move_quotes(self, us: int) -> list[Running]:
-        """Set all quotes to those of a step; the markets where something changed."""
-        instants = np.full(len(self._slots), us, dtype=np.int64)
-        quotes = quotes_at(self.exchange.layout, self._slots, instants)
-        pairs = zip(self._running, quotes.bid_e4().tolist(), quotes.ask_e4().tolist(), strict=True)
-        return [running for running, bid, ask in pairs if self._take(running, bid, ask, us)]
-
-    def _move_books(self, us: int, messages: list[Message]) -> None:
-        if not self._books:
-            return
-        watched = {
-            ticker
-            for client in self.hub.clients.values()
-            for subscription in client.subscriptions.values()
-            if subscription.channel == BOOK
-            for ticker in subscription.tickers or ()
-        }
-        for ticker in list(self._books):
-            market = self.exchange.directory.find(ticker)
-            if ticker not in watched or market is None:
-                del self._books[ticker]
-                continue
-            slot, *sides = self._books[ticker]
-            fresh = self._book(market, us)
-            identity = market_id(market.key)
-            for name, old, new in zip(("yes", "no"), sides, fresh, strict=True):
-                for e4 in sorted(old.keys() | new.keys()):
-                    change = new.get(e4, 0) - old.get(e4, 0)
-                    if change:
-                        body = bodies.delta_message(ticker, identity, name, e4, change, us)
-                        yes_body = (
-                            bodies.delta_message(ticker, identity, name, 10_000 - e4, change, us)
-                            if name == "no"
-                            else None
-                        )
-                        messages.append(Message(BOOK, BOOK, ticker, body, yes_body))
-            self._books[ticker] = (slot, *fresh)
-
-    def _add_load(self, messages: list[Message]) -> None:
-        """What load is asked for, by the wall clock; none while time stands still."""
-        now = time.monotonic()
-        passed, self._pumped_at = min(now - self._pumped_at, 0.5), now
+    def _add_load(self, messages: list[Message], told: int, deltas: int) -> None:
+        """What load is asked for beyond what was told; none while time stands still."""
+        passed = self._wall.passed()
         if not self.hub.clients or self.exchange.clock.stands_still:
             return
-        messages += self._births.after(passed, self.at_us)
-        if self.messages_per_second:
-            self._top_up(messages, passed)
-
-    def _top_up(self, messages: list[Message], passed: float) -> None:
-        """Tickers that differ in a size only, until the rate is reached."""
-        rate = self.messages_per_second
-        self._owed = max(-rate, self._owed + rate * passed - len(messages))
-        active = [r for r in self._running if r.market.status_at(self.at_us) == "active"]
-        if not active:
-            return
-        for _ in range(int(self._owed)):
+        load = self._births.after(passed, self.at_us)
+        if due := self._deltas_owed.due(passed, deltas):
+            load += self._books.load(due // 2, self.at_us, self._watched()[1])
+        messages += load
+        due = self._tickers_owed.due(passed, told + len(load))
+        active = [r for r in self._running if due and r.market.status_at(self.at_us) == "active"]
+        for _ in range(due if active else 0):
             self._filled += 1
             running = active[hash_of(self._filled) % len(active)]
             body = _ticker_body(running, self.at_us, self._filled % 89)
             messages.append(Message(TICKER, TICKER, running.market.ticker, body))
-            self._owed -= 1
 
 
 def _ticker_body(running: Running, us: int, more_centis: int = 0) -> bytes:
@@ -263,10 +246,10 @@ def _ticker_body(running: Running, us: int, more_centis: int = 0) -> bytes:
         running.market_id,
         last_e4=running.last_e4,
         last_centis=running.last_centis,
-        bid_e4=running.bid_e4,
-        ask_e4=running.ask_e4,
-        bid_centis=running.bid_centis + more_centis,
-        ask_centis=running.ask_centis,
+        bid_e4=running.top.bid_e4,
+        ask_e4=running.top.ask_e4,
+        bid_centis=running.top.bid_centis + more_centis,
+        ask_centis=running.top.ask_centis,
         volume_centis=running.volume,
         interest_centis=max(0, running.interest),
         us=us,

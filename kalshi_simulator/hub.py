@@ -21,7 +21,14 @@ from kalshi_simulator.commands import Source, answers
 from kalshi_simulator.faults import Faults
 from kalshi_simulator.signing import Gatekeeper, Refused
 from kalshi_simulator.spoiling import spoiled_body, spoiled_frame
-from kalshi_simulator.subscriptions import Client, Subscription, data_frame, error_frame
+from kalshi_simulator.subscriptions import (
+    NO_LIMITS,
+    Client,
+    Limits,
+    Subscription,
+    data_frame,
+    error_frame,
+)
 
 WS_PATH = "/trade-api/ws/v2"
 PING_SECONDS = 10
@@ -48,6 +55,7 @@ class Hub:
     clock: SimulatedClock
     gatekeeper: Gatekeeper
     faults: Faults
+    limits: Limits = NO_LIMITS
     clients: dict[int, Client] = field(default_factory=dict)
     connections_ever: int = 0
     refused: int = 0
@@ -79,7 +87,7 @@ class Hub:
 
     async def _converse(self, connection: ServerConnection) -> None:
         self.connections_ever += 1
-        client = Client(self.connections_ever, connection.username or "", connection)
+        client = Client(self.connections_ever, connection.username or "", connection, self.limits)
         self.clients[client.number] = client
         pings = asyncio.create_task(_ping(client))
         held: list[tuple[bytes, str]] = []

@@ -3,6 +3,7 @@
 A market's quotes stand still within a step of one second. The middle is a sum of smooth noises,
 from hours down to seconds, so it wanders like a price and can be asked for at any instant. Bid
 and ask are positions in the market's grid of prices; sizes of levels are redrawn now and then.
+These are the quotes that trades happen at. What of them a market shows is told by `standing`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from kalshi_simulator import schedule, ticks
 from kalshi_simulator.figures import DOLLAR_E4, HOUR_US, MINUTE_US, SECOND_US
-from kalshi_simulator.hashing import Integers, Words, hash_of, hash_words
+from kalshi_simulator.hashing import Integers, Words, hash_words
 from kalshi_simulator.layout import Layout
+from kalshi_simulator.schedule import STEP_US
 
-STEP_US = SECOND_US
-BOOK_LEVELS = 8
+Mask = npt.NDArray[np.bool_]
+
 _REDRAWN_EVERY = 9  # steps between two sizes of one level
+_LONELY = 8_191
 
 # period, swing in e4
 _WAVES = (
@@ -59,7 +63,7 @@ def quotes_at(layout: Layout, slots: Integers, us: Integers) -> Quotes:
 def quotes_of_market(
     layout: Layout, slot: int, open_us: int, period_us: int, steps: Integers
 ) -> Quotes:
-    """Quotes of one market at consecutive steps (step numbers): quotes_at, much faster.
+    """Quotes of one market at steps (step numbers, ascending): quotes_at, much faster.
 
     Noises are drawn once for a cell of theirs, not once for a step.
     """
@@ -113,27 +117,27 @@ def _between(
     return (here + ((there - here) * parts >> 10)) * swing // (1 << 20)
 
 
-def level_size(key: int, side: int, e4: int, step: int) -> int:
-    """Centis resting at a price during a step; side 0 is yes, 1 is no."""
-    place = hash_of(key, side, e4)
-    draw = hash_of(place, (step + place % _REDRAWN_EVERY) // _REDRAWN_EVERY)
-    whole = 100 * (1 + (draw >> 20) % (1 << (3 + draw % 11)))
-    return whole + (draw >> 45) % 100 if draw % 4 == 0 else whole
-
-
-def book_at(layout: Layout, slot: int, us: int) -> tuple[dict[int, int], dict[int, int]]:
-    """Bids of both sides, {price e4: centis}; no-side prices in no terms, ascending."""
-    slots = np.array([slot], dtype=np.int64)
-    instants = np.array([us], dtype=np.int64)
-    quotes = quotes_at(layout, slots, instants)
-    instance = int(layout.instance_at(slots, instants)[0])
-    key = hash_of(int(layout.key[slot]), instance)
-    step = us // STEP_US
-    prices = ticks.grid(int(quotes.structures[0]))
-    bid, ask = int(quotes.bid[0]), int(quotes.ask[0])
-    yes = [int(price) for price in prices[max(0, bid - BOOK_LEVELS + 1) : bid + 1]]
-    no = [DOLLAR_E4 - int(price) for price in prices[ask : ask + BOOK_LEVELS][::-1]]
-    return (
-        {e4: level_size(key, 0, e4, step) for e4 in yes},
-        {e4: level_size(key, 1, e4, step) for e4 in no},
+def level_sizes(keys: Words, side: int, e4: Integers, us: Integers) -> Integers:
+    """Centis resting at prices at instants, row by row; side 0 is yes, 1 is no."""
+    places = hash_words(hash_words(keys, side), e4)
+    turns = (
+        us // STEP_US + (places % np.uint64(_REDRAWN_EVERY)).astype(np.int64)
+    ) // _REDRAWN_EVERY
+    draws = hash_words(places, turns)
+    widths = np.uint64(3) + draws % np.uint64(11)
+    wholes = np.uint64(1) + (draws >> np.uint64(20)) % (np.uint64(1) << widths)
+    parts = np.where(
+        draws % np.uint64(4) == 0, (draws >> np.uint64(45)) % np.uint64(100), np.uint64(0)
     )
+    return np.asarray((wholes * np.uint64(100) + parts).astype(np.int64))
+
+
+def withdrawn(keys: Words, us: Integers) -> tuple[Mask, Mask]:
+    """Where nobody bids for yes, and where nobody bids for no: half a minute now and then.
+
+    One market in twelve knows this. Its trades go on all the while.
+    """
+    drawn = hash_words(keys ^ np.uint64(_LONELY), us // (MINUTE_US // 2))
+    gone = (keys % np.uint64(12) == 5) & (drawn % np.uint64(60) == 0)
+    is_no = drawn >> np.uint64(63) == 1
+    return np.asarray(gone & ~is_no), np.asarray(gone & is_no)

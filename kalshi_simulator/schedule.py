@@ -19,17 +19,22 @@ The temper of a market (0 to 15) says what befalls it; times are parts of its pe
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from kalshi_simulator import ticks
-from kalshi_simulator.figures import MINUTE_US
+from kalshi_simulator.figures import MINUTE_US, SECOND_US
 from kalshi_simulator.hashing import Integers
 from kalshi_simulator.layout import Layout
+
+Period = TypeVar("Period", int, Integers)
 
 NEW_TICKS, EARLY, PAUSED, AMENDED, SCALAR, TIED, RENAMED, REPRICED = range(8)
 REOPENED, DISPUTED, VOID = range(8, 11)
 
+STEP_US = SECOND_US  # orders rest unchanged for so long
 DISPUTE_US = 30 * MINUTE_US
 SETTLEMENT_TOLD_US = 700_000  # a settlement is told so long after the time it bears
 
@@ -44,7 +49,7 @@ def renaming(period_us: int) -> int:
     return period_us // 10
 
 
-def early(period_us: int) -> int:
+def early(period_us: Period) -> Period:
     """Offset from open at which an EARLY market closes."""
     return period_us * 3 // 4
 
@@ -54,12 +59,12 @@ def repricing(period_us: int) -> tuple[int, int]:
     return period_us * 20 // 100, period_us * 60 // 100
 
 
-def reopening(period_us: int) -> tuple[int, int, int]:
+def reopening(period_us: Period) -> tuple[Period, Period, Period]:
     """Offsets from open: early close announced, closed early, opened again (REOPENED)."""
     return period_us * 45 // 100, period_us * 50 // 100, period_us * 60 // 100
 
 
-def pause(period_us: int) -> tuple[int, int]:
+def pause(period_us: Period) -> tuple[Period, Period]:
     """Offsets from open between which a PAUSED market does not trade."""
     return period_us * 40 // 100, period_us * 45 // 100
 
@@ -76,6 +81,33 @@ def trading(layout: Layout, slots: Integers, us: Integers) -> npt.NDArray[np.boo
     return np.asarray(
         ~closed & ~((tempers == PAUSED) & pauses) & ~((tempers == REOPENED) & between)
     )
+
+
+def resting(
+    layout: Layout, slots: Integers, us: Integers
+) -> tuple[Integers, npt.NDArray[np.bool_]]:
+    """Whose orders rest in the book of the market that has the slot, at instants.
+
+    Returns:
+        The instants (starts of steps) as of which the orders are those shown, and where there are
+        none at all. A pause holds the orders as they were; they are cancelled when it ends, and
+        the book is empty for a step. A market that is closed, for good or for now, has none.
+    """
+    periods = layout.period_us[slots]
+    shown = us // STEP_US * STEP_US
+    instances = layout.instance_at(slots, shown)
+    tempers = layout.tempers(slots, instances)
+    opened = layout.origin_us[slots] + instances * periods
+    offsets = shown - opened
+    closed = (tempers == EARLY) & (offsets >= early(periods))
+    _, begin, end = reopening(periods)
+    closed |= (tempers == REOPENED) & (offsets >= begin) & (offsets < end)
+    begin, end = pause(periods)
+    is_pausing = tempers == PAUSED
+    held = is_pausing & (offsets >= begin) & (offsets < end)
+    cancelled = is_pausing & (offsets >= end) & (offsets < end + STEP_US)
+    before = (opened + begin - 1) // STEP_US * STEP_US
+    return np.where(held, before, shown), np.asarray(closed | cancelled)
 
 
 def structures(layout: Layout, slots: Integers, us: Integers) -> Integers:

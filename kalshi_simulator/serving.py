@@ -11,10 +11,12 @@ from kalshi_simulator.faults import Faults
 from kalshi_simulator.feed import Feed
 from kalshi_simulator.figures import stamp
 from kalshi_simulator.hub import WS_PATH, Hub
+from kalshi_simulator.load import Rates
 from kalshi_simulator.rest.app import create_app
 from kalshi_simulator.rest.context import Context, Counters
 from kalshi_simulator.server import REST_PATH, RestServer, bound_socket, run_until_stopped
 from kalshi_simulator.signing import gatekeeper_of
+from kalshi_simulator.subscriptions import Limits
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class ServeOptions:
     read_tokens_per_second: int
     dormant_markets: int
     combo_births_per_second: int
+    deltas_per_second: int
+    books_at_most: int | None
+    commands_per_second: int | None
 
 
 async def serve(options: ServeOptions) -> None:
@@ -63,8 +68,12 @@ async def serve(options: ServeOptions) -> None:
         dormant_markets=options.dormant_markets,
     )
     faults = Faults()
-    hub = Hub(exchange.clock, gatekeeper, faults)
-    feed = Feed(exchange, hub, options.messages_per_second, options.combo_births_per_second)
+    limits = Limits(options.books_at_most, options.commands_per_second)
+    hub = Hub(exchange.clock, gatekeeper, faults, limits)
+    rates = Rates(
+        options.messages_per_second, options.deltas_per_second, options.combo_births_per_second
+    )
+    feed = Feed(exchange, hub, rates)
     hub.source = feed
     context = Context(exchange, hub, feed, faults, gatekeeper, Counters())
     rest = RestServer(create_app(context, options.read_tokens_per_second), rest_socket)

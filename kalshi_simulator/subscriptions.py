@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ from websockets.protocol import State
 TRADE = "trade"
 TICKER = "ticker"
 BOOK = "orderbook_delta"
+SNAPSHOT = "orderbook_snapshot"  # a type of message on the channel of books
 LIFECYCLE = "market_lifecycle_v2"
 COMBO_LIFECYCLE = "multivariate_market_lifecycle"
 CHANNELS = (TRADE, TICKER, BOOK, LIFECYCLE, COMBO_LIFECYCLE)
@@ -23,12 +26,32 @@ ERRORS = {
     8: "Unknown channel name", 10: "Channel error", 11: "Invalid parameter",
     12: "Exactly one subscription ID is required", 13: "Unsupported action",
     14: "Market ticker required", 15: "Action required", 25: "Subscription buffer overflow",
+    26: "Subscription market limit exceeded", 27: "Too many requests",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a subscription may ask for; None is without end.
+
+    Attributes:
+        books: markets in one subscription of books (code 26).
+        commands: commands a second of the wall clock about one subscription (code 27).
+    """
+
+    books: int | None = None
+    commands: int | None = None
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass
 class Subscription:
-    """One channel on one connection. `tickers` None means every market."""
+    """One channel on one connection. `tickers` None means every market.
+
+    `commanded` holds when, by the monotonic clock, the last commands about it came.
+    """
 
     sid: int
     channel: str
@@ -37,6 +60,7 @@ class Subscription:
     skip_ack: bool = False
     seq: int = 0
     held: bytes | None = None
+    commanded: deque[float] = field(default_factory=deque)
 
     @property
     def numbers_data(self) -> bool:
@@ -54,6 +78,7 @@ class Client:
     number: int
     key_id: str
     connection: ServerConnection
+    limits: Limits = NO_LIMITS
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     ever_subscribed: bool = False
@@ -75,6 +100,19 @@ class Client:
         self.subscriptions[opened.sid] = opened
         self.ever_subscribed = True
         return opened
+
+    def may_command(self, subscription: Subscription) -> bool:
+        """Count a command about a subscription; whether it is not one too many in a second."""
+        if self.limits.commands is None:
+            return True
+        now = time.monotonic()
+        commanded = subscription.commanded
+        while commanded and commanded[0] <= now - 1:
+            commanded.popleft()
+        if len(commanded) >= self.limits.commands:
+            return False
+        commanded.append(now)
+        return True
 
     def put(self, frame: bytes, kind: str) -> None:
         """Queue one text frame; does nothing on a connection that is closing."""

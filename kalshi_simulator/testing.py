@@ -78,6 +78,15 @@ class RunningSimulator:
         path = f"/ledger/{what}" + (f"?ticker={quote(ticker)}" if ticker else "")
         return [json.loads(line) for line in self._read("GET", path).splitlines()]
 
+    def ledger_book(self, ticker: str, at: str) -> dict[str, list[list[str]]]:
+        """The book of a market at an instant of the past (ISO 8601): `yes` and `no`, bids both.
+
+        Levels are [price, count] as on the wire, best last; no-side prices in no terms.
+        """
+        path = f"/ledger/book?ticker={quote(ticker)}&at={quote(at)}"
+        book = self._json("GET", path)
+        return {"yes": book["yes"], "no": book["no"]}
+
     def hold(self) -> str:
         """Let simulated time stand still, all that happened told; the instant (ISO 8601)."""
         return str(self._json("POST", "/clock", {"speed": 0})["now"])

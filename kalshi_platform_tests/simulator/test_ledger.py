@@ -13,7 +13,8 @@ from kalshi_simulator.figures import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 from kalshi_simulator.generation import BLOCK_TRADE, TAKER_YES
 from kalshi_simulator.hashing import hash_of, hash_words
 from kalshi_simulator.ledger import Epoch, Ledger
-from kalshi_simulator.quotes import STEP_US, book_at, quotes_at, quotes_of_market
+from kalshi_simulator.quotes import quotes_at, quotes_of_market
+from kalshi_simulator.schedule import STEP_US
 
 
 def ids(exchange: Exchange, start: int, end: int) -> list[tuple[int, int, int]]:
@@ -115,13 +116,3 @@ def test_quotes_of_one_market_are_the_quotes(exchange: Exchange, slot: int):
     slow = quotes_at(exchange.layout, np.full(len(steps), slot, dtype=np.int64), steps * STEP_US)
     assert fast.bid.tolist() == slow.bid.tolist()
     assert fast.ask.tolist() == slow.ask.tolist()
-
-
-def test_books_do_not_cross_and_hold_the_best_quotes(exchange: Exchange):
-    us = exchange.clock.now()
-    for slot in range(40):
-        yes, no = book_at(exchange.layout, slot, us)
-        one = np.array([slot], dtype=np.int64)
-        quotes = quotes_at(exchange.layout, one, np.array([us], dtype=np.int64))
-        assert max(yes) == quotes.bid_e4()[0] < quotes.ask_e4()[0] == 10_000 - max(no)
-        assert all(centis > 0 for centis in (*yes.values(), *no.values()))

@@ -9,9 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kalshi_simulator.figures import dollars, fixed_point
 from kalshi_simulator.markets import Market
-from kalshi_simulator.quotes import STEP_US, book_at
 from kalshi_simulator.rest.answers import (
     bad_request,
     json_response,
@@ -24,6 +22,8 @@ from kalshi_simulator.rest.answers import (
 from kalshi_simulator.rest.choosing import Test, filters, live_candidates, named, narrowing
 from kalshi_simulator.rest.context import Context, context_of
 from kalshi_simulator.rest.sight import Sight
+from kalshi_simulator.rest.views import book_view
+from kalshi_simulator.standing import books_of
 
 
 async def list_markets(request: Request) -> Response:
@@ -108,7 +108,8 @@ async def order_book(request: Request) -> Response:
     if not 0 <= depth <= 100:
         raise bad_request("depth must be between 0 and 100")
     market = context.market(request.path_params["ticker"])
-    return json_response({"orderbook_fp": _book(context, market, depth)})
+    [book] = books_of(context.exchange.layout, [market], context.feed.at_us)
+    return json_response({"orderbook_fp": book_view(book, depth)})
 
 
 async def order_books(request: Request) -> Response:
@@ -119,22 +120,10 @@ async def order_books(request: Request) -> Response:
         raise bad_request("between 1 and 100 tickers are required")
     find = context.exchange.directory.find
     markets = [market for ticker in tickers if (market := find(ticker)) is not None]
-    books = [
-        {"ticker": market.ticker, "orderbook_fp": _book(context, market, 0)} for market in markets
-    ]
-    return json_response({"orderbooks": books})
-
-
-def _book(context: Context, market: Market, depth: int) -> dict[str, list[list[str]]]:
-    at = context.feed.at_us // STEP_US * STEP_US
-    sides: tuple[dict[int, int], dict[int, int]] = ({}, {})
-    if market.status_at(at) in ("active", "inactive") and not market.is_dormant:
-        sides = book_at(context.exchange.layout, market.slot, at)
-    yes, no = (
-        [[dollars(e4), fixed_point(side[e4])] for e4 in sorted(side)][-depth if depth else 0 :]
-        for side in sides
-    )
-    return {"yes_dollars": yes, "no_dollars": no}
+    books = books_of(context.exchange.layout, markets, context.feed.at_us)
+    pairs = zip(markets, books, strict=True)
+    found = [{"ticker": market.ticker, "orderbook_fp": book_view(book)} for market, book in pairs]
+    return json_response({"orderbooks": found})
 
 
 routes = [

@@ -16,9 +16,10 @@ from kalshi_simulator.figures import dollars, fixed_point, parse_instant, stamp,
 from kalshi_simulator.generation import BLOCK_TRADE, TAKER_YES
 from kalshi_simulator.hashing import uuid_text
 from kalshi_simulator.markets import Market
-from kalshi_simulator.rest.answers import bad_request
+from kalshi_simulator.rest.answers import bad_request, json_response, not_found
 from kalshi_simulator.rest.context import context_of
-from kalshi_simulator.rest.views import event_view, market_views, series_view
+from kalshi_simulator.rest.views import book_view, event_view, market_views, series_view
+from kalshi_simulator.standing import books_of
 
 _AT_ONCE = 200
 _ON_THE_STREAM, _OVER_REST = "lifecycle", "rest"
@@ -88,6 +89,33 @@ def _markets(request: Request) -> tuple[Exchange, int, list[Market]]:
         return exchange, now, list(exchange.directory.all())
     found = exchange.directory.find(ticker)
     return exchange, now, [] if found is None else [found]
+
+
+async def book(request: Request) -> Response:
+    """The book of a market at an instant of the past, bids of both sides, best prices last."""
+    context = context_of(request)
+    exchange = context.exchange
+    try:
+        at = parse_instant(request.query_params["at"])
+        ticker = request.query_params["ticker"]
+    except (KeyError, ValueError) as error:
+        raise bad_request(f"ticker and at (an ISO 8601 instant) are needed: {error}") from error
+    context.feed.advance(exchange.clock.now())
+    if at > context.feed.at_us:
+        raise bad_request(f"at is in the future; it is {stamp_full(context.feed.at_us)}")
+    market = exchange.directory.find(ticker)
+    if market is None:
+        raise not_found()
+    [found] = books_of(exchange.layout, [market], at)
+    shown = book_view(found)
+    return json_response(
+        {
+            "ticker": ticker,
+            "at": stamp_full(at),
+            "yes": shown["yes_dollars"],
+            "no": shown["no_dollars"],
+        }
+    )
 
 
 async def markets(request: Request) -> Response:
@@ -176,6 +204,7 @@ async def series(request: Request) -> Response:
 
 routes = [
     Route("/control/ledger/trades", trades),
+    Route("/control/ledger/book", book),
     Route("/control/ledger/markets", markets),
     Route("/control/ledger/events", events),
     Route("/control/ledger/series", series),

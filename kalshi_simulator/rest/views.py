@@ -10,8 +10,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from kalshi_simulator import ticks
 from kalshi_simulator.exchange import Exchange, Traded
 from kalshi_simulator.figures import (
@@ -27,11 +25,10 @@ from kalshi_simulator.hashing import hash_of
 from kalshi_simulator.layout import SeriesPlan
 from kalshi_simulator.lifecycle import OVERRIDE, collateral, revised
 from kalshi_simulator.markets import Event, Market
-from kalshi_simulator.quotes import STEP_US, level_size, quotes_at
 from kalshi_simulator.schedule import RENAMED, renaming
+from kalshi_simulator.standing import Book, Top, tops_of
 
 _SOURCES = [{"name": "the simulator", "url": "https://example.com/"}]
-_NO_QUOTE = (0, 10_000)
 _NOTHING_A_DAY_AGO = {
     "previous_price_dollars": "0.0000",
     "previous_yes_bid_dollars": "0.0000",
@@ -48,32 +45,20 @@ def market_views(
 ) -> list[dict[str, Any]]:
     """The Market objects of several markets, each as of its own instant."""
     statuses = [market.status_at(at) for market, at in zip(markets, instants, strict=True)]
-    quotes = _quotes(exchange, markets, instants, statuses)
+    tops = tops_of(exchange.layout, markets, instants)
     return [
-        _market_view(exchange, market, at, status, quote, is_historical)
-        for market, at, status, quote in zip(markets, instants, statuses, quotes, strict=True)
+        _market_view(exchange, market, at, status, top, is_historical)
+        for market, at, status, top in zip(markets, instants, statuses, tops, strict=True)
     ]
 
 
-def _quotes(
-    exchange: Exchange, markets: Sequence[Market], instants: Sequence[int], statuses: Sequence[str]
-) -> list[tuple[int, int]]:
-    """Bid and ask of each; those of all that have a book are computed together."""
-    found = [_NO_QUOTE] * len(markets)
-    quoted = [
-        number
-        for number, (market, status) in enumerate(zip(markets, statuses, strict=True))
-        if status in ("active", "inactive") and not market.is_dormant
-    ]
-    if quoted:
-        slots = np.array([markets[number].slot for number in quoted], dtype=np.int64)
-        steps = np.array([instants[number] // STEP_US * STEP_US for number in quoted])
-        opened = np.array([markets[number].open_us for number in quoted], dtype=np.int64)
-        quotes = quotes_at(exchange.layout, slots, np.maximum(steps, opened))
-        pairs = zip(quotes.bid_e4().tolist(), quotes.ask_e4().tolist(), strict=True)
-        for number, pair in zip(quoted, pairs, strict=True):
-            found[number] = pair
-    return found
+def book_view(book: Book, depth: int = 0) -> dict[str, list[list[str]]]:
+    """A book as REST shows it, best prices last; depth 0 is all of it."""
+    yes, no = (
+        [[dollars(e4), fixed_point(side[e4])] for e4 in sorted(side)][-depth if depth else 0 :]
+        for side in book
+    )
+    return {"yes_dollars": yes, "no_dollars": no}
 
 
 def _market_view(
@@ -81,15 +66,14 @@ def _market_view(
     market: Market,
     at: int,
     status: str,
-    quote: tuple[int, int],
+    top: Top,
     is_historical: bool,
 ) -> dict[str, Any]:
     directory = exchange.directory
     plan, names = directory.plan(market), directory.names(market)
     outcome = directory.outcome_at(market, at)
     structure = directory.structure_at(market, at)
-    bid, ask = quote
-    step = at // STEP_US
+    bid, ask = top.bid_e4, top.ask_e4
     traded = exchange.traded(market, at)
     touches = bisect_right(market.changes_us, at) - 1 if market.is_dormant else 0
     expiration = market.planned_close_us + 2 * DAY_US
@@ -122,10 +106,8 @@ def _market_view(
         "yes_ask_dollars": dollars(ask),
         "no_bid_dollars": dollars(10_000 - ask),
         "no_ask_dollars": dollars(10_000 - bid),
-        "yes_bid_size_fp": fixed_point(level_size(market.key, 0, bid, step) if bid else 0),
-        "yes_ask_size_fp": fixed_point(
-            level_size(market.key, 1, 10_000 - ask, step) if ask < 10_000 else 0
-        ),
+        "yes_bid_size_fp": fixed_point(top.bid_centis),
+        "yes_ask_size_fp": fixed_point(top.ask_centis),
         "last_price_dollars": dollars(traded.last_e4),
         **_day_ago(exchange, market, at, traded),
         "volume_fp": fixed_point(traded.volume),
@@ -153,11 +135,11 @@ def _day_ago(exchange: Exchange, market: Market, at: int, traded: Traded) -> dic
         volume = traded.volume if then < market.open_us else 0
         return {**_NOTHING_A_DAY_AGO, "volume_24h_fp": fixed_point(volume)}
     before = exchange.traded(market, then)
-    quotes = quotes_at(exchange.layout, np.array([market.slot]), np.array([then], dtype=np.int64))
+    [top] = tops_of(exchange.layout, [market], [then])
     return {
         "previous_price_dollars": dollars(before.last_e4),
-        "previous_yes_bid_dollars": dollars(int(quotes.bid_e4()[0])),
-        "previous_yes_ask_dollars": dollars(int(quotes.ask_e4()[0])),
+        "previous_yes_bid_dollars": dollars(top.bid_e4),
+        "previous_yes_ask_dollars": dollars(top.ask_e4),
         "volume_24h_fp": fixed_point(traded.volume - before.volume),
     }
 
