@@ -40,6 +40,9 @@ async def test_without_a_valid_key_nothing_opens(asker, headers):
     for response in (
         await asker.post("/trades", json=BODY, headers=headers),
         await asker.get(f"/candles/{TICKER}", headers=headers),
+        await asker.get(f"/quotes/{TICKER}", headers=headers),
+        await asker.post("/orderbook", json=BODY, headers=headers),
+        await asker.post("/deltas", json=BODY, headers=headers),
     ):
         assert response.status_code == 401
         assert response.headers["content-type"] == "application/problem+json"
