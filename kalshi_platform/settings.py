@@ -9,6 +9,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.exc import ArgumentError
 
+from kalshi_platform.ingest.book_choice import BookChoice
 from kalshi_platform.storage.embedded import EmbeddedDatabase
 from kalshi_platform.storage.engine import libpq_url
 
@@ -60,6 +61,16 @@ class Settings(BaseSettings):
     flush_seconds: float = Field(0.1, gt=0, le=1, description="longest a frame waits in memory")
     segment_seconds: float = Field(300, gt=0, description="a new tape file every so often")
     silence_seconds: float = Field(60, gt=0, description="then a channel is subscribed anew")
+    books: str = Field(
+        "busiest:20",
+        description="order books to watch: busiest:N, series:TICKER, market tickers; or none",
+    )
+    books_at_most: int = Field(500, ge=0, le=100_000, description="order books, never more")
+    books_use_yes_price: bool = Field(
+        False, description="ask for no-side prices of books in terms of yes; stored all the same"
+    )
+    quotes_days: int = Field(14, ge=2, description="days of quotes that are kept")
+    books_days: int = Field(14, ge=2, description="days of order books that are kept")
     dagster_port: Port = Field(3000, validation_alias=AliasChoices("DAGSTER_PORT"))
     dagster_code_port: Port = Field(4266, validation_alias=AliasChoices("DAGSTER_CODE_PORT"))
     api_port: Port = Field(8000, validation_alias=AliasChoices("API_PORT"))
@@ -82,6 +93,12 @@ class Settings(BaseSettings):
                     "it must read postgresql://user:password@host:5432/database"
                 ) from None
         return url
+
+    @field_validator("books")
+    @classmethod
+    def _names_books(cls, words: str) -> str:
+        BookChoice.parse(words)
+        return words
 
     @property
     def simulated(self) -> bool:

@@ -1,4 +1,4 @@
-"""The recording service: recorder, loader and healer in one process, each in a thread of its own.
+"""The recording service: recorder, loader, healer and watchlist, each a thread of one process.
 
 The recorder's thread runs the event loop; a failure of recorder or loader ends all, loudly, one of
 healing is tried again. Each part can also run alone: a recorder without a loader (`load=False`), a
@@ -15,11 +15,13 @@ from pathlib import Path
 import psycopg
 import structlog
 
+from kalshi_platform.exchange.books import Books
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.ingest.heal import heal_open_gaps
 from kalshi_platform.ingest.loader import Loader
 from kalshi_platform.ingest.recorder import Recorder
+from kalshi_platform.ingest.watchlist import Watchlist
 from kalshi_platform.storage.budget import PostgresBudget
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.feed import add_to_counters
@@ -44,6 +46,11 @@ class RecordingOptions:
     segment_seconds: float = 300
     silence_seconds: float = 60
     rest_tokens_per_second: float = 200
+    books: str = "none"
+    """Which order books to watch, as in `ingest.book_choice`."""
+    books_at_most: int = 500
+    books_use_yes_price: bool = False
+    """Ask for no-side prices in terms of yes."""
 
 
 def record(
@@ -61,6 +68,8 @@ def record(
     take_short_turns()
     signer = Signer.from_pem(options.key_id, options.private_key_path)
     flushed = threading.Event()
+    books = Books(use_yes_price=options.books_use_yes_price)
+    watchlist = Watchlist(options.database_url, books, options.books, options.books_at_most)
     recorder = Recorder(
         database_url=options.database_url,
         tape_folder=options.tape_folder,
@@ -70,9 +79,10 @@ def record(
         segment_seconds=options.segment_seconds,
         silence_seconds=options.silence_seconds,
         flushed=flushed,
+        books=books,
     )
     stop_parts = threading.Event()
-    parts: list[_Part] = []
+    parts = [_Part("watchlist", lambda: watchlist.run(stop_parts), stop)]
     if load:
         loader = Loader(options.database_url, options.tape_folder, flushed)
         parts.append(_Part("loader", lambda: loader.run(stop_parts), stop))

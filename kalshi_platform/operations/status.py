@@ -5,6 +5,7 @@ import psycopg
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.migrate import require_current_schema
+from kalshi_platform.storage.reads.book_status import BookStatus
 from kalshi_platform.storage.reads.reference_status import Reference
 from kalshi_platform.storage.reads.status import Source, Status, read_status, unreachable
 
@@ -41,6 +42,7 @@ def status_lines(status: Status) -> list[str]:
         f"candles     {status.stale_candles} market-minutes to recompute"
         f"{_since(status.oldest_stale_candle_age)}",
         *(_reference_lines(status.reference) if status.reference else []),
+        *(_book_lines(status.books) if status.books else []),
         "",
         f"{'channel':<32} {'messages':>12} {'last':>9} {'lag':>9}",
     ]
@@ -62,6 +64,20 @@ def _reference_lines(reference: Reference) -> list[str]:
         f"outcomes    {reference.unconfirmed_outcomes} to confirm"
         f"{_since(reference.oldest_unconfirmed_age)}; "
         f"{reference.pending_outcomes} awaited{_since(reference.oldest_pending_age)}",
+    ]
+
+
+def _book_lines(books: BookStatus) -> list[str]:
+    if books.wanted is None:
+        return [f"books       {books.watched} watched; no recorder has chosen any yet"]
+    left_out = f", {books.left_out} left out (KALSHI_BOOKS_AT_MOST)" if books.left_out else ""
+    lines = [
+        f"books       {books.watched} watched of {books.wanted} wanted ({books.choice}){left_out}"
+        + ("" if books.short_for is None else f", fewer for {books.short_for:.0f} s")
+    ]
+    return lines + [
+        f"            {refused.markets} refused: {refused.reason}: {', '.join(refused.examples)}"
+        for refused in books.refused
     ]
 
 

@@ -113,6 +113,9 @@ class Exchange(dg.ConfigurableResource[Any]):
             segment_seconds=settings.segment_seconds,
             silence_seconds=settings.silence_seconds,
             rest_tokens_per_second=settings.rest_tokens_per_second,
+            books=settings.books,
+            books_at_most=settings.books_at_most,
+            books_use_yes_price=settings.books_use_yes_price,
         )
 
     def _name(self, settings: Settings) -> str:

@@ -11,6 +11,13 @@ import msgspec
 import psycopg
 
 from kalshi_platform.storage.leases import LOADER, RECORDER
+from kalshi_platform.storage.reads.book_status import (
+    BOOK_STATUS,
+    BookRead,
+    BookStatus,
+    book_reasons,
+    books_from,
+)
 from kalshi_platform.storage.reads.reference_status import (
     REFERENCE_STATUS,
     Reference,
@@ -68,6 +75,7 @@ SELECT json_build_object(
     'oldest_stale_candle_at', (SELECT min(noted_at) FROM (
                                    SELECT noted_at FROM stale_candles LIMIT {_COUNTED}) AS seen),
     'reference', {REFERENCE_STATUS},
+    'books', {BOOK_STATUS},
     'recorder_runs', EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
                              AND classid = 0 AND objsubid = 1 AND objid = {RECORDER}
                              AND database = (SELECT oid FROM pg_database
@@ -127,6 +135,7 @@ class Status(msgspec.Struct, frozen=True):
     checkpoints: list[Checkpoint] = []
     metrics: list[Metric] = []
     reference: Reference | None = None
+    books: BookStatus | None = None
 
 
 class _Read(msgspec.Struct):
@@ -139,6 +148,7 @@ class _Read(msgspec.Struct):
     stale_candles: int
     oldest_stale_candle_at: datetime | None
     reference: ReferenceRead
+    books: BookRead
     recorder_runs: bool
     loader_runs: bool
 
@@ -179,6 +189,8 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
         reasons.append(f"candles have not been refreshed for {candle_age:.0f} s")
     reference = reference_from(read.reference, read.read_at)
     reasons += reference_reasons(reference)
+    books = books_from(read.books, read.read_at)
+    reasons += book_reasons(books, recorder_runs=read.recorder_runs)
     backlog = _by_channel(read.metrics, TAPE_BACKLOG).get(None)
     return Status(
         status="degraded" if reasons else "ok",
@@ -198,6 +210,7 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
         checkpoints=read.checkpoints,
         metrics=read.metrics,
         reference=reference,
+        books=books,
     )
 
 
