@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from kalshi_platform.exchange import books as order_books
 from kalshi_platform.exchange import connection as module
 from kalshi_platform.exchange.books import Books
 from kalshi_platform.exchange.signing import Signer
@@ -33,11 +34,15 @@ def simulator() -> Iterator[RunningSimulator]:
 @pytest.fixture
 def tickers(simulator: RunningSimulator) -> Iterator[list[str]]:
     """Markets that stay open for long; faults of the test are ended afterwards."""
+    yield open_for_long(simulator)
+    simulator.clear_faults()
+
+
+def open_for_long(simulator: RunningSimulator) -> list[str]:
     markets = httpx.get(
         f"{simulator.rest_url}/markets", params={"status": "open", "limit": 1_000}
     ).json()["markets"]
-    yield [one["ticker"] for one in markets if one["ticker"].startswith(("KXNFLGAME", "KXFED"))]
-    simulator.clear_faults()
+    return [one["ticker"] for one in markets if one["ticker"].startswith(("KXNFLGAME", "KXFED"))]
 
 
 @asynccontextmanager
@@ -116,11 +121,12 @@ async def test_after_a_lost_frame_all_snapshots_are_asked_for_within_a_second(si
     assert answers[0]["sending_ts_ms"] - jump["sending_ts_ms"] < 1_000
 
 
-async def test_after_code_25_the_same_books_are_subscribed_again(simulator, tickers):
+async def test_after_code_25_the_same_books_are_subscribed_again(simulator, tickers, monkeypatch):
+    # One that ends sooner is asked for ten seconds later.
+    monkeypatch.setattr(order_books, "_SHORTEST_SUBSCRIPTION_SECONDS", 0)
     wanted = tickers[:3]
     async with watching(simulator, *wanted) as (heard, books):
         await until(lambda: books.report.watched == set(wanted))
-        await asyncio.sleep(2.1)  # one that ends sooner is asked for ten seconds later
         simulator.fault("code25", channel="orderbook_delta")
         await until(lambda: len(of(heard, "orderbook_snapshot")) == 6)
         await until(lambda: books.report.watched == set(wanted))
@@ -139,6 +145,23 @@ async def test_a_new_connection_watches_the_same_books(simulator, tickers):
         await until(lambda: len(of(heard, "orderbook_snapshot")) == 6)
         await until(lambda: books.report.watched == set(wanted))
     assert books.report.connected is False
+
+
+async def test_an_exchange_that_allows_few_books_and_few_commands_is_taken_as_it_is():
+    with running_simulator(seed=5, books_at_most=3, commands_per_second=2) as simulator:
+        wanted = open_for_long(simulator)[:6]
+        async with watching(simulator, *wanted[:2], "KXNOSUCH-1", *wanted[2:]) as (heard, books):
+            await until(lambda: books.report.watched == set(wanted[:3]))
+            await until(lambda: len(books.report.refused) == 4)
+            refused = books.report.refused
+            trades = len(of(heard, "trade"))
+            await until(lambda: len(of(heard, "trade")) > trades)
+        assert len(events(heard, "open")) == 1
+    assert {one["code"] for one in events(heard, "error")} == {26, 27}
+    assert "KXNOSUCH-1" in refused
+    assert {refused[one] for one in wanted[3:]} == {
+        one["cause"] for one in events(heard, "books_refused")
+    }
 
 
 async def test_snapshots_that_follow_their_subscription_in_one_piece_are_seen():
