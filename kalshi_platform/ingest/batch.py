@@ -228,6 +228,10 @@ class Batch(Rows):
     def _snapshot(self, frame: BookSnapshotFrame, received_ns: int, now_ms: int) -> None:
         if not self._is_new(frame, now_ms):
             return
+        if not self.state.is_newest(frame.sid, frame.seq):
+            # What it shows has changed since, and deltas that it lacks are in already.
+            self.counters["overtaken_total", f'channel="{BOOKS}"'] += 1
+            return
         self._name(self.books.add_snapshot(frame, self.state, received_ns, now_ms))
         # It does not say how far the channel is complete: a delta that is older than its sending
         # may have been lost just before it.
@@ -246,7 +250,11 @@ class Batch(Rows):
     ) -> None:
         """Replies use up numbers of the subscription that they speak of."""
         if frame.seq is not UNSET:
-            self._keep(self.state.sequenced(sid, frame.seq, now_ms)[1])
+            is_new, gap = self.state.sequenced(sid, frame.seq, now_ms)
+            self._keep(gap)
+            in_turn = is_new and self.state.is_newest(sid, frame.seq)
+            if isinstance(frame, OkFrame) and not in_turn:
+                return  # a list that was overtaken says what was watched before
         if sid == self.state.book_sid:
             self.books.follow_reply(frame, self.state, now_ms)
 

@@ -100,6 +100,14 @@ class FeedState(Struct):
         known = self.channels.get(channel)
         return None if known is None else _instant(known.complete_until_ms)
 
+    def is_newest(self, sid: int, seq: int) -> bool:
+        """Whether the frame that was just followed is in its turn: not late, its number believed.
+
+        Where the subscription is not known, no frame is known to be out of it.
+        """
+        subscription = self.subscriptions.get(sid)
+        return subscription is None or seq == subscription.seq
+
     def in_order(self, sid: int, seq: int) -> bool:
         """Count the frame that was expected next, and say so; otherwise ask `sequenced`."""
         subscription = self.subscriptions.get(sid)

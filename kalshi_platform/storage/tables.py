@@ -208,7 +208,11 @@ book_snapshots = Table(
     _instant("at", comment="exchange clock: when it was sent; an own one: its last delta's time"),
     _instant("received_at", comment="receiver's clock"),
     Column("feed_order", BigInteger, nullable=False, comment="ws connection << 32 | frame number"),
-    Column("seq", BigInteger, comment="sequence number on its subscription; null for an own one"),
+    Column(
+        "seq",
+        BigInteger,
+        comment="number on its subscription; of an own one: that of the exchange's it goes back to",
+    ),
     Column("sid", Integer, nullable=False),
     Column(
         "source",

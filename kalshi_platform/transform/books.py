@@ -7,7 +7,8 @@ what each reader wants of it. It holds no values and no parameters but those of 
     round where a frame came late. A delta counts at an instant T if it follows the snapshot in the
     feed and its own time is at most T. A snapshot is sent a little after the book that it shows, so
     a delta that follows it may be older on the exchange's clock: deltas are looked for from
-    CLOCK_SECONDS before it on, and the loader lets no time of a delta lie further off.
+    CLOCK_SECONDS before it on, and the loader lets no time of a delta lie further off. One that was
+    overtaken by a snapshot is part of it: its number on the subscription is the lower one.
 
 What is answered inside a gap (see `book_watches`) is the best that is known, and may be wrong.
 """
@@ -25,6 +26,7 @@ BOOK_COLUMNS = (
     "at",
     "base_at",
     "base_order",
+    "base_seq",
     "base_source",
     "connection",
     "sid",
@@ -54,7 +56,8 @@ def books_at(moments: str = MOMENTS) -> str:
         Of each book:
 
         - `base_at`, `base_order`, `base_source`: time, feed_order and source of the snapshot it is
-          built upon; `connection`, `sid`: the subscription that it belongs to
+          built upon; `connection`, `sid`, `base_seq`: the subscription that it belongs to, and the
+          number there of the exchange's snapshot that it goes back to
         - `last_at`, `last_order`: latest time and last feed_order of what was applied, snapshot
           included; `deltas`: how many followed it
         - `lowest_centis`: the smallest size that any level came to; below zero where something was
@@ -64,13 +67,14 @@ def books_at(moments: str = MOMENTS) -> str:
     """
     return f"""\
 SELECT moment.market_ticker, moment.at, base.at AS base_at, base.feed_order AS base_order,
-       base.source AS base_source, base.feed_order >> 32 AS connection, base.sid,
+       base.seq AS base_seq, base.source AS base_source,
+       base.feed_order >> 32 AS connection, base.sid,
        greatest(base.at, book.last_at) AS last_at,
        greatest(base.feed_order, book.last_order) AS last_order, book.deltas, book.lowest_centis,
        book.yes_micros, book.yes_centis, book.no_micros, book.no_centis
 FROM {moments}
 CROSS JOIN LATERAL (
-    SELECT at, feed_order, source, sid, yes_micros, yes_centis, no_micros, no_centis
+    SELECT at, feed_order, seq, source, sid, yes_micros, yes_centis, no_micros, no_centis
     FROM book_snapshots
     WHERE market_ticker = moment.market_ticker AND at <= moment.at
     ORDER BY at DESC, feed_order DESC
@@ -102,6 +106,7 @@ CROSS JOIN LATERAL (
               AND feed_order > base.feed_order
               -- What another subscription told, the snapshot knows nothing of.
               AND feed_order < ((base.feed_order >> 32) + 1) << 32 AND sid = base.sid
+              AND (base.seq IS NULL OR seq > base.seq)
         ) AS change
         GROUP BY side, price_micros
     ) AS level

@@ -30,6 +30,7 @@ class Snapshot:
     connection: int = CONNECTION
     sid: int = 1
     source: str = "exchange"
+    seq: int | None = None
 
     @property
     def feed_order(self) -> int:
@@ -46,6 +47,7 @@ class Delta:
     market: str = MARKET
     connection: int = CONNECTION
     sid: int = 1
+    seq: int | None = None
 
     @property
     def feed_order(self) -> int:
@@ -58,11 +60,11 @@ def second(seconds: float) -> datetime:
 
 
 def land(connection: psycopg.Connection[Any], *rows: Snapshot | Delta) -> None:
-    """Insert rows in the caller's transaction."""
+    """Insert rows in the caller's transaction; `seq` is the frame unless it is given."""
     days = {row.at.date() for row in rows}
     ensure_partitions(connection, days, only=[tables.book_snapshots, tables.book_deltas])
     for row in rows:
-        shared = (row.at, row.at, row.feed_order, row.frame, row.sid, row.market)
+        shared = (row.at, row.at, row.feed_order, row.seq or row.frame, row.sid, row.market)
         if isinstance(row, Snapshot):
             sides = [
                 values

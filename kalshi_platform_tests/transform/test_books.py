@@ -138,3 +138,9 @@ def test_a_size_below_zero_is_told_and_not_listed(connection):
     [row] = books(connection, [(MARKET, second(1))]).values()
     assert row.lowest_centis == -1
     assert row.yes_micros == [350_000]
+
+
+def test_a_delta_that_its_snapshot_overtook_does_not_count_again(connection):
+    late = Delta(second(1), 9, "yes", 300_000, 7, seq=4)
+    land(connection, Snapshot(second(0), 5, yes={300_000: 7}, seq=5), late)
+    assert book(connection, second(2)) == ({300_000: 7}, {})

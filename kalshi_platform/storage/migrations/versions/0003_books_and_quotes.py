@@ -30,7 +30,7 @@ _STATEMENTS = [
     """COMMENT ON COLUMN book_snapshots.at IS 'exchange clock: when it was sent; an own one: its last delta''s time'""",
     """COMMENT ON COLUMN book_snapshots.received_at IS 'receiver''s clock'""",
     """COMMENT ON COLUMN book_snapshots.feed_order IS 'ws connection << 32 | frame number'""",
-    """COMMENT ON COLUMN book_snapshots.seq IS 'sequence number on its subscription; null for an own one'""",
+    """COMMENT ON COLUMN book_snapshots.seq IS 'number on its subscription; of an own one: that of the exchange''s it goes back to'""",
     """COMMENT ON COLUMN book_snapshots.source IS 'exchange, or own: rebuilt from the one before and the deltas since'""",
     """COMMENT ON COLUMN book_snapshots.yes_micros IS 'prices bid for yes, ascending'""",
     """COMMENT ON COLUMN book_snapshots.yes_centis IS 'contracts at each of them'""",
