@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from kalshi_platform.orchestration.agreement import agrees_with_the_exchange
 from kalshi_platform.orchestration.assets.books import book_deltas, book_snapshots
 from kalshi_platform.orchestration.assets.candles import candles
 from kalshi_platform.orchestration.assets.feed import (
@@ -26,7 +27,12 @@ from kalshi_platform.orchestration.automation import (
     partitions_each_hour,
     refresh_candles_job,
 )
-from kalshi_platform.orchestration.checks import candles_checks, reference_checks, trades_checks
+from kalshi_platform.orchestration.checks import (
+    candles_checks,
+    feed_checks,
+    reference_checks,
+    trades_checks,
+)
 from kalshi_platform.orchestration.keeper import stream_keeper
 from kalshi_platform.orchestration.reference_keeper import reference_keeper
 from kalshi_platform.orchestration.report import feed_report
@@ -49,7 +55,13 @@ defs = dg.Definitions(
         # settlements, markets, events, series: written by the stream, synced with REST each minute
         reference,
     ],
-    asset_checks=[trades_checks, candles_checks, reference_checks],
+    asset_checks=[
+        feed_checks,
+        trades_checks,
+        candles_checks,
+        agrees_with_the_exchange,
+        reference_checks,
+    ],
     jobs=[
         stream_job,
         refresh_candles_job,

@@ -1,4 +1,4 @@
-"""When things run: candles each minute, certification each night, partitions ahead.
+"""When things run: candles each minute, certification each night, partitions ahead and away.
 
 Candles follow the clock, not an automation condition: one run a minute at a known second, skipped
 with a reason when nothing changed; and a trade healed into last week is in its candle a minute
@@ -10,12 +10,15 @@ from datetime import timedelta
 import dagster as dg
 import psycopg
 
+from kalshi_platform.orchestration.assets.books import TABLES as BOOK_TABLES
 from kalshi_platform.orchestration.assets.candles import TABLES, CandleRun
 from kalshi_platform.orchestration.assets.reference import TABLES as REFERENCE_TABLES
+from kalshi_platform.orchestration.partitions import has_partition
 from kalshi_platform.orchestration.resources import Database, first_line
 from kalshi_platform.orchestration.runs import days_ago, purge_runs
 from kalshi_platform.orchestration.stream import MAX_RUNTIME_TAG, ROLE_TAG
 from kalshi_platform.orchestration.sync import refresh_reference
+from kalshi_platform.settings import Settings
 
 _RUNNING = dg.DefaultScheduleStatus.RUNNING
 _CANDLES = dg.AssetSelection.assets(*TABLES)
@@ -46,8 +49,10 @@ certify_reference_job = dg.define_asset_job(
 )
 check_today_job = dg.define_asset_job(
     "check_today",
-    selection=dg.AssetSelection.checks_for_assets(*TABLES, *REFERENCE_TABLES, "trades"),
-    description="Run all checks on today's rows.",
+    selection=dg.AssetSelection.checks_for_assets(
+        *TABLES, *REFERENCE_TABLES, *BOOK_TABLES, "quotes", "trades"
+    ),
+    description="Run all checks on today's rows; of quotes and books also on yesterday's.",
     tags={ROLE_TAG: "checks", MAX_RUNTIME_TAG: "3600"},
 )
 
@@ -80,6 +85,41 @@ _FLEETING = (
 )
 
 
+@dg.op(description="Drop the days of quotes and order books that are older than they are kept.")
+def drop_old_partitions(context: dg.OpExecutionContext, database: Database) -> None:
+    """Whole days go (KALSHI_QUOTES_DAYS, KALSHI_BOOKS_DAYS); what was made of them stays.
+
+    A dropped day stays materialized in Dagster, which knows no other word for it: an observation
+    of the day says that its rows are gone.
+    """
+    from kalshi_platform.storage.retention import drop_old_days
+
+    settings = Settings()
+    with database.connect(autocommit=True) as connection:
+        outcome = drop_old_days(
+            connection, quotes_days=settings.quotes_days, books_days=settings.books_days
+        )
+    for table, day, size in outcome.dropped:
+        context.log.info("dropped %s of %s: %.1f MB", table, day, size / 1e6)
+        if has_partition(day):
+            context.log_event(
+                dg.AssetObservation(
+                    table,
+                    partition=str(day),
+                    description="The day is older than it is kept: its rows have been dropped.",
+                    metadata={"dagster/partition_row_count": 0, "bytes_freed": size},
+                )
+            )
+    for name in outcome.in_use:
+        context.log.warning("%s is in use; it will be dropped at the next try", name)
+    if not outcome.dropped:
+        context.log.info(
+            "nothing to drop: %d days of quotes and %d days of books are kept",
+            settings.quotes_days,
+            settings.books_days,
+        )
+
+
 @dg.op(description="Take old runs of the jobs that run all day out of Dagster's books.")
 def purge_old_runs(context: dg.OpExecutionContext, config: History) -> None:
     """Their events and logs would fill the disk; a backlog goes in turns, one an hour."""
@@ -88,12 +128,14 @@ def purge_old_runs(context: dg.OpExecutionContext, config: History) -> None:
 
 
 @dg.job(
-    description="Keep the database's partitions ahead of the clock, and Dagster's books short.",
+    description="Make the database's partitions ahead of the clock, drop those past their time, "
+    "and keep Dagster's books short.",
     executor_def=dg.in_process_executor,
     tags={ROLE_TAG: "housekeeping", MAX_RUNTIME_TAG: "1800"},
 )
 def partitions_ahead_job() -> None:
     make_partitions()
+    drop_old_partitions()
     purge_old_runs()
 
 

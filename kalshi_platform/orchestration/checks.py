@@ -6,7 +6,7 @@ asset ends with them, and each can be asked from the UI at any time.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import dagster as dg
 
 from kalshi_platform.orchestration.partitions import day_of, today
 from kalshi_platform.orchestration.resources import Database
-from kalshi_platform.transform import quality, quality_reference
+from kalshi_platform.transform import quality, quality_books, quality_quotes, quality_reference
 
 
 class Place(NamedTuple):
@@ -44,10 +44,23 @@ PLACES = {
     "outcomes_are_their_last_version": Place("settlements"),
     "settlements_confirmed": Place("settlements", _WARN),
     "events_belong_to_series": Place("events", _WARN),
+    "books_equal_their_deltas": Place("book_snapshots"),
+    # The exchange's own word, which is kept as it was told.
+    "books_not_crossed": Place("book_snapshots", _WARN),
+    "watches_explained": Place("book_deltas"),
+    "quotes_in_range": Place("quotes"),
+    "quotes_not_crossed": Place("quotes", _WARN),
+    "quoted_volume_never_falls": Place("quotes", _WARN),
+    "odometer_agrees": Place("quotes", _WARN),
 }
 
 
-CHECKS = (*quality.CHECKS, *quality_reference.CHECKS)
+CHECKS = (
+    *quality.CHECKS,
+    *quality_reference.CHECKS,
+    *quality_books.CHECKS,
+    *quality_quotes.CHECKS,
+)
 
 
 def _specs(assets: Container[str]) -> list[dg.AssetCheckSpec]:
@@ -66,6 +79,7 @@ def _specs(assets: Container[str]) -> list[dg.AssetCheckSpec]:
 CHECKS_OF_TRADES = _specs(("trades",))
 CHECKS_OF_CANDLES = _specs(("candles_1m", "candles_1h", "candles_1d"))
 CHECKS_OF_REFERENCE = _specs(("series", "events", "markets", "settlements"))
+CHECKS_OF_FEED = _specs(("quotes", "book_snapshots", "book_deltas"))
 
 
 @dg.multi_asset_check(name="trades_checks", specs=CHECKS_OF_TRADES)
@@ -73,7 +87,7 @@ def trades_checks(
     context: dg.AssetCheckExecutionContext, database: Database
 ) -> Iterator[dg.AssetCheckResult]:
     """Check the run's days of trades; without a day: today's."""
-    yield from _results(context, database, CHECKS_OF_TRADES)
+    yield from _results(days_of(context), database, CHECKS_OF_TRADES)
 
 
 @dg.multi_asset_check(name="candles_checks", specs=CHECKS_OF_CANDLES)
@@ -81,7 +95,7 @@ def candles_checks(
     context: dg.AssetCheckExecutionContext, database: Database
 ) -> Iterator[dg.AssetCheckResult]:
     """Check the run's days of candles; without a day: today's."""
-    yield from _results(context, database, CHECKS_OF_CANDLES)
+    yield from _results(days_of(context), database, CHECKS_OF_CANDLES)
 
 
 # As of the assets, any of which may be asked for alone.
@@ -92,14 +106,26 @@ def reference_checks(
     """Check the run's days of markets, events and outcomes; without a day: today's."""
     asked = context.selected_asset_check_keys
     yield from _results(
-        context, database, [spec for spec in CHECKS_OF_REFERENCE if spec.key in asked]
+        days_of(context), database, [spec for spec in CHECKS_OF_REFERENCE if spec.key in asked]
+    )
+
+
+@dg.multi_asset_check(name="feed_checks", specs=CHECKS_OF_FEED, can_subset=True)
+def feed_checks(
+    context: dg.AssetCheckExecutionContext, database: Database
+) -> Iterator[dg.AssetCheckResult]:
+    """Check today's and yesterday's quotes and books: no run makes their days, and so certifies."""
+    asked = context.selected_asset_check_keys
+    yield from _results(
+        [today() - timedelta(days=1), today()],
+        database,
+        [spec for spec in CHECKS_OF_FEED if spec.key in asked],
     )
 
 
 def _results(
-    context: dg.AssetCheckExecutionContext, database: Database, specs: Sequence[dg.AssetCheckSpec]
+    days: Sequence[date], database: Database, specs: Sequence[dg.AssetCheckSpec]
 ) -> Iterator[dg.AssetCheckResult]:
-    days = days_of(context)
     queries = {check.name: check.query for check in CHECKS}
     engine = database.engine()
     try:

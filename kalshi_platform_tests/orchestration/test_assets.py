@@ -13,7 +13,9 @@ import pytest
 
 from kalshi_platform.definitions import defs
 from kalshi_platform.orchestration import checks
+from kalshi_platform.orchestration.assets.books import book_deltas, book_snapshots
 from kalshi_platform.orchestration.assets.candles import CandleRun, candles
+from kalshi_platform.orchestration.assets.feed import quotes
 from kalshi_platform.orchestration.assets.reference import reference
 from kalshi_platform.orchestration.assets.trades import trades
 from kalshi_platform.orchestration.automation import (
@@ -23,6 +25,7 @@ from kalshi_platform.orchestration.automation import (
 )
 from kalshi_platform.orchestration.checks import (
     candles_checks,
+    feed_checks,
     reference_checks,
     trades_checks,
 )
@@ -158,8 +161,8 @@ def asked_alone(monkeypatch, database):
 
     def ask() -> dict[str, dg.AssetCheckEvaluation]:
         job = dg.Definitions(
-            assets=[trades, candles, reference],
-            asset_checks=[trades_checks, candles_checks, reference_checks],
+            assets=[quotes, book_snapshots, book_deltas, trades, candles, reference],
+            asset_checks=[feed_checks, trades_checks, candles_checks, reference_checks],
             jobs=[check_today_job],
             resources={
                 "database": Database(url=database),

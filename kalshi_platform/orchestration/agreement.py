@@ -1,0 +1,145 @@
+"""The check that our candles are the exchange's: a sample of a day's markets, value by value."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import psycopg
+
+from kalshi_platform.orchestration.checks import days_of
+from kalshi_platform.orchestration.resources import Database, Exchange
+from kalshi_platform.storage.recorded_exchange import OtherExchange
+from kalshi_platform.transform.agreement import COLUMNS, Agreement, Verdict
+from kalshi_platform.transform.candles import Interval
+
+if TYPE_CHECKING:
+    from kalshi_platform.exchange.rest import RestClient
+    from kalshi_platform.ingest.agreement import Comparison
+
+# A backfill of months must not spend the budget on a check.
+_MOST_DAYS = 7
+_RETRY_SECONDS = 20.0
+_DIFFERENCES_SHOWN = 20
+
+
+@dg.asset_check(
+    asset="candles_1m",
+    description="Minutes, hours and days of the 10 busiest markets and of 20 drawn by lot are the "
+    "exchange's own candlesticks; what differs inside a recorded gap, or where trades of one "
+    "instant could all be the first or last, is counted apart.",
+)
+def agrees_with_the_exchange(
+    context: dg.AssetCheckExecutionContext, database: Database, exchange: Exchange
+) -> dg.AssetCheckResult:
+    """Compare the run's days (the newest seven at most); without a day: today.
+
+    An exchange that cannot be asked is told, and fails no run.
+    """
+    from kalshi_platform.exchange.errors import ExchangeError
+
+    days = days_of(context)[-_MOST_DAYS:]
+    stop = threading.Event()
+    try:
+        with (
+            exchange.rest(database, stop, retry_seconds=_RETRY_SECONDS) as rest,
+            database.connect() as connection,
+        ):
+            comparison = _compare(connection, rest, days)
+    except (ExchangeError, OtherExchange) as error:
+        return _result(days, passed=False, not_compared=str(error) or type(error).__name__)
+    finally:
+        stop.set()
+    return _result(days, passed=comparison.passed, **_metadata(comparison))
+
+
+def _compare(
+    connection: psycopg.Connection, rest: "RestClient", days: Sequence[date]
+) -> "Comparison":
+    from kalshi_platform.ingest.agreement import Comparison, compare_day
+
+    # All that is read of a day is read as of one instant: a refresh may commit in between.
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    total = Comparison()
+    for day in days:
+        total.add(compare_day(connection, rest, day))
+        connection.commit()
+    return total
+
+
+def _result(days: Sequence[date], *, passed: bool, **metadata: Any) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"days": ", ".join(map(str, days)), **metadata},
+    )
+
+
+def _metadata(comparison: "Comparison") -> dict[str, Any]:
+    found = comparison.agreement
+    metadata: dict[str, Any] = {
+        "markets_compared": len(comparison.markets),
+        "values_compared": found.compared,
+        "values_equal": found.count(Verdict.EQUAL),
+        "values_in_gaps": found.count(Verdict.IN_GAP),
+        "values_undecided": found.count(Verdict.UNDECIDED),
+        "values_different": found.count(Verdict.DIFFERENT),
+        "intervals_without_our_quotes": found.not_quoted,
+    }
+    if found.compared:
+        metadata["agreement"] = dg.MetadataValue.md(agreement_table(found))
+    if found.differences:
+        metadata["first_differences"] = dg.MetadataValue.md(differences_table(found))
+    if comparison.until is not None:
+        metadata["compared_until"] = comparison.until.isoformat(timespec="minutes")
+    if comparison.unknown:
+        metadata["markets_unknown_to_the_exchange"] = ", ".join(sorted(comparison.unknown))
+    if comparison.off_grid:
+        metadata["candles_that_end_elsewhere"] = comparison.off_grid
+    if comparison.days_without_quotes:
+        days = ", ".join(map(str, comparison.days_without_quotes))
+        metadata["only_trades_compared"] = f"no quotes were recorded on {days}"
+    return metadata
+
+
+def agreement_table(found: Agreement) -> str:
+    """Markdown: per column, how many values of each interval are equal, and what the others are."""
+    labels = [interval.label for interval in Interval]
+    others = [verdict for verdict in Verdict if verdict is not Verdict.EQUAL]
+    rows: list[list[object]] = []
+    for column in COLUMNS:
+        row: list[object] = [column]
+        for label in labels:
+            compared = sum(found.verdicts[label, column, verdict] for verdict in Verdict)
+            row.append(f"{found.verdicts[label, column, Verdict.EQUAL]:,} of {compared:,}")
+        row += [
+            sum(found.verdicts[label, column, verdict] for label in labels) for verdict in others
+        ]
+        rows.append(row)
+    header = ["column", *(f"{label} equal" for label in labels), *(each.value for each in others)]
+    return _markdown(header, rows)
+
+
+def differences_table(found: Agreement) -> str:
+    """Markdown: the first differences, each with both values in the units of its column."""
+    first = sorted(found.differences, key=lambda each: (each.interval, each.starts_at))
+    return _markdown(
+        ["interval", "market", "starts at", "column", "theirs", "ours"],
+        (
+            [
+                each.interval,
+                each.market_ticker,
+                each.starts_at.isoformat(timespec="minutes"),
+                each.column,
+                "none" if each.theirs is None else each.theirs,
+                "none" if each.ours is None else each.ours,
+            ]
+            for each in first[:_DIFFERENCES_SHOWN]
+        ),
+    )
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
