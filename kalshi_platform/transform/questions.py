@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Select, column, select, text
+from sqlalchemy import BigInteger, Boolean, ColumnClause, Select, column, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 EXAMPLES = 20
@@ -19,7 +19,10 @@ def one_row(query: str, day: date, *figures: str, examples: bool = True) -> Sele
         figures: their names; whole numbers.
     """
     start = datetime.combine(day, time(), UTC)
-    columns = [column("passed", Boolean), *(column(name, BigInteger) for name in figures)]
+    columns: list[ColumnClause[Any]] = [
+        column("passed", Boolean),
+        *(column(name, BigInteger) for name in figures),
+    ]
     if examples:
         columns.append(column("examples", JSONB))
     answer = (
