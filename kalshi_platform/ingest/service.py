@@ -1,8 +1,8 @@
-"""The recording service: recorder, loader, healer and watchlist, each a thread of one process.
+"""The recording service: recorder, loader and their helpers, each a thread of one process.
 
-The recorder's thread runs the event loop; a failure of recorder or loader ends all, loudly, one of
-healing is tried again. Each part can also run alone: a recorder without a loader (`load=False`), a
-loader without a recorder (`load`).
+The recorder's thread runs the event loop; a failure of recorder or loader ends all, loudly. The
+helpers (healing gaps, choosing books, taking snapshots of them) try again instead. Each part can
+also run alone: a recorder without a loader (`load=False`), a loader without a recorder (`load`).
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import structlog
 from kalshi_platform.exchange.books import Books
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.signing import Signer
+from kalshi_platform.ingest.book_snapshots import keep_snapshots
 from kalshi_platform.ingest.heal import heal_open_gaps
 from kalshi_platform.ingest.loader import Loader
 from kalshi_platform.ingest.recorder import Recorder
@@ -86,6 +87,7 @@ def record(
     if load:
         loader = Loader(options.database_url, options.tape_folder, flushed)
         parts.append(_Part("loader", lambda: loader.run(stop_parts), stop))
+        parts.append(_book_snapshots(options, stop_parts, stop))
     if heal:
         parts.append(_Part("healer", lambda: _heal(options, signer, stop_parts), stop))
     for part in parts:
@@ -108,15 +110,21 @@ def load(options: RecordingOptions, stop: threading.Event) -> None:
     options.tape_folder.mkdir(parents=True, exist_ok=True)
     take_short_turns()
     signer = Signer.from_pem(options.key_id, options.private_key_path)
-    healer = _Part("healer", lambda: _heal(options, signer, stop), stop)
-    healer.start()
+    parts = [
+        _Part("healer", lambda: _heal(options, signer, stop), stop),
+        _book_snapshots(options, stop, stop),
+    ]
+    for part in parts:
+        part.start()
     try:
         Loader(options.database_url, options.tape_folder).run(stop)
     finally:
         stop.set()
-        healer.join()
-    if healer.error is not None:
-        raise healer.error
+        for part in parts:
+            part.join()
+    for part in parts:
+        if part.error is not None:
+            raise part.error
 
 
 def take_short_turns() -> None:
@@ -126,6 +134,13 @@ def take_short_turns() -> None:
     Python's default would wait 5 ms each time for a thread that computes.
     """
     sys.setswitchinterval(0.0005)
+
+
+def _book_snapshots(
+    options: RecordingOptions, stop_parts: threading.Event, stop: threading.Event
+) -> "_Part":
+    """Whoever loads books keeps them quick to rebuild."""
+    return _Part("book snapshots", lambda: keep_snapshots(options.database_url, stop_parts), stop)
 
 
 def _heal(options: RecordingOptions, signer: Signer, stop: threading.Event) -> None:
