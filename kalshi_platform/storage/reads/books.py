@@ -50,9 +50,9 @@ _SPREAD_DOLLARS = f"CASE WHEN {_SPREAD} < 0 THEN '-' ELSE '' END || {dollars(f'a
 _GAP_REASON = f"""\
 CASE
     WHEN NOT watched AND ended.ends_at IS NOT NULL
-        THEN 'not watched without a break since ' || {instant("ended.ends_at")}
+        THEN 'known until ' || {instant("ended.ends_at")}
              || coalesce(': ' || ended.ended_by, '')
-    WHEN NOT watched THEN 'not watched without a break'
+    WHEN NOT watched THEN 'not watched'
     WHEN lowest_centis < 0 THEN 'a level has come to less than no contracts'
     WHEN known.at IS NULL THEN 'it is not known when anything was last received'
     WHEN book.at > known.at + interval '{HEARD_SECONDS} seconds'
