@@ -141,7 +141,7 @@ class Connection:
         channels: Sequence[str],
         sink: Sink,
         silence_seconds: float,
-        books: Books,
+        books: Books | None = None,
     ) -> None:
         self._websocket = websocket
         self._number = number
@@ -162,7 +162,7 @@ class Connection:
         self._close_cause: str | None = None
         self._replies: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self._books = BookSubscription(
-            books, self._next_id, partial(sink.event, number), silence_seconds
+            books or Books(), self._next_id, partial(sink.event, number), silence_seconds
         )
 
     async def follow(self) -> str:
