@@ -10,7 +10,12 @@ import structlog
 
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.feed import add_to_counters
-from kalshi_platform.storage.writes.own_snapshots import Taken, books_due, take_snapshots
+from kalshi_platform.storage.writes.own_snapshots import (
+    Counted,
+    Taken,
+    count_deltas,
+    take_snapshots,
+)
 
 log = structlog.get_logger()
 
@@ -27,11 +32,12 @@ def keep_snapshots(database_url: str, stop: threading.Event) -> None:
 
     A database that is away is waited for; any other failure is logged, counted and tried again.
     """
+    snapshots = BookSnapshots(database_url)
     pause = _LOOK_SECONDS
     while not stop.wait(pause):
         pause = _LOOK_SECONDS
         try:
-            snapshot_books(database_url, stop)
+            snapshots.take_due(stop)
         except psycopg.OperationalError as error:
             log.warning("database_away", error=str(error).strip(), retry_seconds=pause)
         except Exception as error:  # no failure here may stop recording
@@ -40,27 +46,50 @@ def keep_snapshots(database_url: str, stop: threading.Event) -> None:
             _count_failure(database_url)
 
 
-def snapshot_books(
-    database_url: str,
-    stop: threading.Event,
-    *,
-    most_deltas: int = _MOST_DELTAS,
-    longest_seconds: float = _LONGEST_SECONDS,
-) -> int:
-    """Take the snapshots that are due; returns how many were kept."""
-    kept = 0
-    with connect(database_url, autocommit=True) as connection:
-        due = books_due(connection, most_deltas, longest_seconds)
-        for first in range(0, len(due), _AT_ONCE):
-            if stop.is_set():
-                break
-            with connection.transaction():
-                taken = take_snapshots(connection, due[first : first + _AT_ONCE])
-                _count(connection, taken)
-            kept += taken.kept
-            for market in taken.below_zero:
-                log.error("book_below_zero", market=market)
-    return kept
+class BookSnapshots:
+    """Takes the snapshots that are due.
+
+    Args:
+        most_deltas: since the last snapshot; from so many on one is due.
+        longest_seconds: since the last snapshot; from then on any delta is reason enough.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        most_deltas: int = _MOST_DELTAS,
+        longest_seconds: float = _LONGEST_SECONDS,
+    ) -> None:
+        self._url = database_url
+        self._most_deltas = most_deltas
+        self._longest_seconds = longest_seconds
+        self._counted: list[Counted] = []
+
+    def due(self, connection: psycopg.Connection) -> list[str]:
+        """Markets whose book is known and takes long to rebuild."""
+        self._counted = count_deltas(connection, self._counted, self._longest_seconds)
+        return sorted(
+            book.market_ticker
+            for book in self._counted
+            if book.deltas >= self._most_deltas or (book.old and book.deltas)
+        )
+
+    def take_due(self, stop: threading.Event) -> int:
+        """Take the snapshots that are due; returns how many were kept."""
+        kept = 0
+        with connect(self._url, autocommit=True) as connection:
+            due = self.due(connection)
+            for first in range(0, len(due), _AT_ONCE):
+                if stop.is_set():
+                    break
+                with connection.transaction():
+                    taken = take_snapshots(connection, due[first : first + _AT_ONCE])
+                    _count(connection, taken)
+                kept += taken.kept
+                for market in taken.below_zero:
+                    log.error("book_below_zero", market=market)
+        return kept
 
 
 def _count(connection: psycopg.Connection, taken: Taken) -> None:

@@ -2,9 +2,8 @@
 
 import threading
 
-from kalshi_platform.ingest.book_snapshots import keep_snapshots, snapshot_books
+from kalshi_platform.ingest.book_snapshots import BookSnapshots, keep_snapshots
 from kalshi_platform.storage.engine import connect
-from kalshi_platform.storage.writes.own_snapshots import books_due
 from kalshi_platform_tests.ingest.book_lines import (
     MARKET,
     OTHER,
@@ -23,14 +22,17 @@ YES = [["0.3000", "5.00"]]
 
 
 def due(database, most_deltas=3, longest_seconds=1e9):
+    snapshots = BookSnapshots(database, most_deltas=most_deltas, longest_seconds=longest_seconds)
     with connect(database) as connection:
-        return books_due(connection, most_deltas, longest_seconds)
+        first = snapshots.due(connection)
+        # What was counted before is remembered, and nothing is counted twice.
+        assert snapshots.due(connection) == first
+    return first
 
 
-def take(database, most_deltas=3, longest_seconds=1e9):
-    return snapshot_books(
-        database, threading.Event(), most_deltas=most_deltas, longest_seconds=longest_seconds
-    )
+def take(database, most_deltas=3):
+    snapshots = BookSnapshots(database, most_deltas=most_deltas, longest_seconds=1e9)
+    return snapshots.take_due(threading.Event())
 
 
 def own(database):
@@ -87,6 +89,22 @@ def test_an_old_book_is_due_with_its_first_delta(database, tmp_path):
     load(database, tmp_path)
     assert due(database, most_deltas=9, longest_seconds=-1e9) == [MARKET]
     assert due(database, most_deltas=9, longest_seconds=1e9) == []
+
+
+def test_deltas_are_counted_on_from_where_they_were_counted(database, tmp_path):
+    snapshots = BookSnapshots(database, most_deltas=4, longest_seconds=1e9)
+    write(tmp_path, opening(), lines(snapshot(1, yes=YES), delta(2, at_ms=10), delta(3, at_ms=20)))
+    load(database, tmp_path)
+    with connect(database, autocommit=True) as connection:
+        assert snapshots.due(connection) == []
+        write(tmp_path, lines(delta(4, at_ms=30), delta(5, at_ms=40)))
+        load(database, tmp_path)
+        assert snapshots.due(connection) == [MARKET]
+        assert snapshots.take_due(threading.Event()) == 1
+        assert snapshots.due(connection) == []
+        write(tmp_path, lines(*(delta(seq, at_ms=seq * 10) for seq in range(6, 10))))
+        load(database, tmp_path)
+        assert snapshots.due(connection) == [MARKET]
 
 
 def test_nothing_is_taken_of_a_book_that_is_not_known(database, tmp_path):

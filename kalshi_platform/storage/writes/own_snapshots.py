@@ -4,16 +4,20 @@ Each is one statement, so it sees the books and their watches as of one commit o
 a watch holds then is known without a gap up to the last delta seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import LiteralString, NamedTuple
 
 import psycopg
 
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
-from kalshi_platform.transform.books import CLOCK_SECONDS, books_at
+from kalshi_platform.transform.books import books_at
 
-_DUE: LiteralString = """\
-SELECT watch.market_ticker
+_COUNT: LiteralString = """\
+SELECT watch.market_ticker, base.feed_order,
+       coalesce(since.until, known.until, base.at),
+       coalesce(known.deltas, 0) + since.deltas,
+       base.at < now() - make_interval(secs => %(longest_seconds)s)
 FROM book_watches AS watch
 CROSS JOIN LATERAL (
     SELECT at, feed_order
@@ -22,20 +26,17 @@ CROSS JOIN LATERAL (
     ORDER BY at DESC, feed_order DESC
     LIMIT 1
 ) AS base
+LEFT JOIN unnest(%(market_tickers)s::text[], %(base_orders)s::bigint[],
+                 %(untils)s::timestamptz[], %(deltas)s::bigint[])
+       AS known (market_ticker, base_order, until, deltas)
+  ON known.market_ticker = watch.market_ticker AND known.base_order = base.feed_order
 CROSS JOIN LATERAL (
-    SELECT count(*) AS deltas
-    FROM (
-        SELECT
-        FROM book_deltas
-        WHERE market_ticker = watch.market_ticker AND feed_order > base.feed_order
-          AND at >= base.at - make_interval(secs => %(clock_seconds)s)
-        LIMIT %(most_deltas)s
-    ) AS counted
+    SELECT count(*) AS deltas, max(at) AS until
+    FROM book_deltas
+    WHERE market_ticker = watch.market_ticker AND at > coalesce(known.until, base.at)
+      AND feed_order > base.feed_order
 ) AS since
-WHERE watch.ends_at IS NULL AND base.feed_order >= watch.start_order
-  AND (since.deltas >= %(most_deltas)s
-       OR since.deltas > 0 AND base.at < now() - make_interval(secs => %(longest_seconds)s))
-ORDER BY since.deltas DESC, watch.market_ticker"""
+WHERE watch.ends_at IS NULL AND base.feed_order >= watch.start_order"""
 
 _NEWEST = (
     "(SELECT market_ticker, 'infinity'::timestamptz AS at"
@@ -77,6 +78,16 @@ SELECT * FROM ended"""  # noqa: S608  (constants)
 BELOW_ZERO = "a level below zero"
 
 
+class Counted(NamedTuple):
+    """Deltas of one book since its last snapshot."""
+
+    market_ticker: str
+    base_order: int
+    until: datetime
+    deltas: int
+    old: bool
+
+
 class Taken(NamedTuple):
     """What became of some books."""
 
@@ -85,25 +96,31 @@ class Taken(NamedTuple):
     """Markets whose deltas do not fit their snapshot; they are watched no longer."""
 
 
-def books_due(
-    connection: psycopg.Connection, most_deltas: int, longest_seconds: float
-) -> list[str]:
-    """Markets whose book is known and takes long to rebuild: those with most deltas first.
+def count_deltas(
+    connection: psycopg.Connection, known: Iterable[Counted], longest_seconds: float
+) -> list[Counted]:
+    """How many deltas followed the last snapshot of each book that is known.
+
+    Only a measure of the work that a rebuild would be: a delta older than one that was counted
+    before is left out.
 
     Args:
-        most_deltas: since the last snapshot; from so many on it is due.
-        longest_seconds: since the last snapshot; from then on any delta is reason enough.
+        known: the last answer; what it counted is not read again.
+        longest_seconds: a snapshot older than this is old.
     """
+    columns = [*zip(*known, strict=True)] or [()] * len(Counted._fields)
     rows = connection.execute(
-        _DUE,
+        _COUNT,
         {
-            "clock_seconds": CLOCK_SECONDS,
-            "most_deltas": most_deltas,
             "longest_seconds": longest_seconds,
+            "market_tickers": [*columns[0]],
+            "base_orders": [*columns[1]],
+            "untils": [*columns[2]],
+            "deltas": [*columns[3]],
         },
         prepare=False,
     )
-    return [market_ticker for (market_ticker,) in rows]
+    return [Counted(*row) for row in rows]
 
 
 def take_snapshots(connection: psycopg.Connection, market_tickers: Sequence[str]) -> Taken:
