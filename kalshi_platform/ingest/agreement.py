@@ -41,6 +41,8 @@ class Comparison:
     """Candles of theirs that end elsewhere than ours, and were not compared."""
     days_without_quotes: list[date] = field(default_factory=list)
     """Of these only trades were compared: none of their quotes is held."""
+    since: datetime | None = None
+    """Where the comparison of a day begins that was recorded only from then on."""
     until: datetime | None = None
     """Where the comparison of a day that is not over ends."""
 
@@ -54,17 +56,16 @@ class Comparison:
         self.unknown |= other.unknown
         self.off_grid += other.off_grid
         self.days_without_quotes += other.days_without_quotes
+        self.since = self.since or other.since
         self.until = other.until or self.until
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Markets and the time over which they are compared."""
+    """Markets that are compared, by the tier that is to know them."""
 
     live: Sequence[str]
     archived: Sequence[str]
-    start: datetime
-    end: datetime
 
     @property
     def tickers(self) -> list[str]:
@@ -90,53 +91,64 @@ def compare_day(
     if tickers is None:
         tickers = reads.sample_of_day(connection, day, busiest=BUSIEST, drawn=DRAWN)
     comparison = Comparison()
-    end = _end(connection, tickers, start)
-    if end is None:
+    begin, end = _bounds(connection, tickers, day)
+    if begin >= end:
         return comparison
-    if end < start + timedelta(days=1):
-        comparison.until = end
+    comparison.since = begin if begin > start else None
+    comparison.until = end if end < start + timedelta(days=1) else None
     settled = reads.settled_before(connection, tickers, rest.cutoff().market_settled_ts)
-    sample = _Sample(
-        [ticker for ticker in tickers if ticker not in settled], sorted(settled), start, end
-    )
+    sample = _Sample([ticker for ticker in tickers if ticker not in settled], sorted(settled))
     if not reads.was_quoted(connection, day):
         comparison.days_without_quotes.append(day)
     for interval in Interval:
-        whole = (end - start) // timedelta(seconds=interval.seconds)
-        if not whole:
+        first, last = _whole(interval, start, begin, end)
+        if first >= last:
             continue
-        last = start + whole * timedelta(seconds=interval.seconds)
-        theirs, known = _theirs(rest, sample, interval, last, comparison)
-        ours = reads.candles_held(connection, interval.table.name, sorted(known), start, last)
-        evidence = _evidence(connection, sample, interval, last)
+        theirs, known = _theirs(rest, sample, interval, first, last, comparison)
+        ours = reads.candles_held(connection, interval.table.name, sorted(known), first, last)
+        evidence = _evidence(connection, sample, interval, first, last)
         comparison.markets |= known
         comparison.unknown |= set(tickers) - known
         comparison.agreement.add(compare(interval.label, interval.seconds, theirs, ours, evidence))
     return comparison
 
 
-def _end(
-    connection: psycopg.Connection, tickers: Sequence[str], start: datetime
-) -> datetime | None:
-    """Up to where the day can be compared; None if nothing of it can."""
+def _bounds(
+    connection: psycopg.Connection, tickers: Sequence[str], day: date
+) -> tuple[datetime, datetime]:
+    """The part of the day that can be compared; empty if nothing of it can."""
+    start = datetime.combine(day, time(), UTC)
     end = start + timedelta(days=1)
+    begin = reads.complete_from(connection, day)
     newest = reads.last_minute_of(connection, start, end + timedelta(days=1))
+    if begin is None or newest is None or not tickers:
+        return end, end
     # A feed may stop early and a market be quiet: a day is over when its successor has begun, or
     # by our clock.
-    if newest is None or not tickers:
-        return None
     if newest < end and datetime.now(UTC) < end + _SETTLES:
         end = newest - _SETTLES
     stale = reads.first_stale_of(connection, tickers, start, end)
-    end = stale or end
-    return end if end > start else None
+    return begin, stale or end
+
+
+def _whole(
+    interval: Interval, start: datetime, begin: datetime, end: datetime
+) -> tuple[datetime, datetime]:
+    """The whole intervals of a day (it starts at `start`) within [begin, end)."""
+    width = timedelta(seconds=interval.seconds)
+    return start - (start - begin) // width * width, start + (end - start) // width * width
 
 
 def _theirs(
-    rest: RestClient, sample: _Sample, interval: Interval, end: datetime, comparison: Comparison
+    rest: RestClient,
+    sample: _Sample,
+    interval: Interval,
+    start: datetime,
+    end: datetime,
+    comparison: Comparison,
 ) -> tuple[dict[Key, Candle], set[str]]:
     """The exchange's candles of the sample, and the markets that it knows."""
-    first, last = int(sample.start.timestamp()), int(end.timestamp())
+    first, last = int(start.timestamp()), int(end.timestamp())
     found: dict[Key, Candle] = {}
     known = set()
     for ticker, candles in _asked(rest, sample, interval, first, last):
@@ -173,9 +185,13 @@ def _asked(
 
 
 def _evidence(
-    connection: psycopg.Connection, sample: _Sample, interval: Interval, end: datetime
+    connection: psycopg.Connection,
+    sample: _Sample,
+    interval: Interval,
+    start: datetime,
+    end: datetime,
 ) -> Evidence:
-    tickers, start = sample.tickers, sample.start
+    tickers = sample.tickers
     standing = reads.candles_standing(connection, tickers, start)
     # A gap matters from the quote on that stood when it began.
     since = min([start, *(candle["quoted_at"] for candle in standing.values())])

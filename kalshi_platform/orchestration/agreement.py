@@ -91,6 +91,8 @@ def _metadata(comparison: "Comparison") -> dict[str, Any]:
         metadata["agreement"] = dg.MetadataValue.md(agreement_table(found))
     if found.differences:
         metadata["first_differences"] = dg.MetadataValue.md(differences_table(found))
+    if comparison.since is not None:
+        metadata["compared_since"] = comparison.since.isoformat(timespec="seconds")
     if comparison.until is not None:
         metadata["compared_until"] = comparison.until.isoformat(timespec="minutes")
     if comparison.unknown:
@@ -104,19 +106,23 @@ def _metadata(comparison: "Comparison") -> dict[str, Any]:
 
 
 def agreement_table(found: Agreement) -> str:
-    """Markdown: per column, how many values of each interval are equal, and what the others are."""
+    """Markdown: per column, how many values of each interval are equal, and what the others are.
+
+    Columns of which nothing was compared are left out.
+    """
     labels = [interval.label for interval in Interval]
     others = [verdict for verdict in Verdict if verdict is not Verdict.EQUAL]
     rows: list[list[object]] = []
     for column in COLUMNS:
-        row: list[object] = [column]
-        for label in labels:
-            compared = sum(found.verdicts[label, column, verdict] for verdict in Verdict)
-            row.append(f"{found.verdicts[label, column, Verdict.EQUAL]:,} of {compared:,}")
-        row += [
-            sum(found.verdicts[label, column, verdict] for label in labels) for verdict in others
-        ]
-        rows.append(row)
+        counts = {
+            verdict: [found.verdicts[label, column, verdict] for label in labels]
+            for verdict in Verdict
+        }
+        compared = [sum(each) for each in zip(*counts.values(), strict=True)]
+        if any(compared):
+            equal = zip(counts[Verdict.EQUAL], compared, strict=True)
+            shares = (f"{part:,} of {whole:,}" for part, whole in equal)
+            rows.append([column, *shares, *(sum(counts[verdict]) for verdict in others)])
     header = ["column", *(f"{label} equal" for label in labels), *(each.value for each in others)]
     return _markdown(header, rows)
 

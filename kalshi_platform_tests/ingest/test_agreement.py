@@ -8,7 +8,9 @@ import pytest
 
 from kalshi_platform.ingest.agreement import Comparison, compare_day
 from kalshi_platform.ingest.sweep import sweep_day
+from kalshi_platform.storage import tables
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.partitions import ensure_partitions
 from kalshi_platform.storage.writes.candles import rebuild_day
 from kalshi_platform.transform.agreement import TRADE_COLUMNS, Verdict
 from kalshi_platform_tests.ingest.truth import client
@@ -107,6 +109,30 @@ def test_a_trade_that_we_lack_is_found_unless_its_gap_waits_to_be_healed(databas
     found = compared(database, simulator, day, tickers=[market])
     assert found.passed
     assert found.agreement.count(Verdict.IN_GAP) > 0
+
+
+def test_a_day_is_compared_from_when_it_was_recorded(database, simulator):
+    day = day_of("live")
+    fetched(database, simulator, day)
+    ten = datetime(day.year, day.month, day.day, 10, 0, 30, tzinfo=UTC)
+    with connect(database) as connection:
+        # As if the recorder had begun on that morning, and nobody had swept the day.
+        connection.execute("UPDATE raw_trades SET source = 'ws', received_at = %s", [ten])
+        connection.execute("DELETE FROM coverage")
+        connection.execute("DELETE FROM trades WHERE traded_at < %s", [ten])
+        ensure_partitions(connection, [day], only=[tables.raw_trades])
+        connection.execute(
+            "WITH moved AS (DELETE FROM raw_trades RETURNING *)"
+            " INSERT INTO raw_trades SELECT %s, received_at, traded_at, connection, seq,"
+            " tape_segment, tape_offset, count_centis, yes_price_micros, trade_id, is_block_trade,"
+            " source, taker_side, market_ticker FROM moved",
+            [ten],
+        )
+        rebuild_day(connection, day)
+    found = compared(database, simulator, day)
+    assert found.since == ten
+    assert found.passed, found.agreement.differences[:3]
+    assert {interval for interval, _, _ in found.agreement.verdicts} == {"1m", "1h"}
 
 
 def test_minutes_that_wait_to_be_refreshed_are_not_compared(database, simulator):

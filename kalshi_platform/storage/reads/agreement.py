@@ -113,6 +113,27 @@ def was_quoted(connection: psycopg.Connection, day: date) -> bool:
     return row == (True,)
 
 
+def complete_from(connection: psycopg.Connection, day: date) -> datetime | None:
+    """From when on the trades of the UTC day are held, but for recorded gaps.
+
+    The day's begin where the day was swept, or the recorder was at work before it; else the first
+    trade that it recorded, ever. None where it recorded none by the end of the day.
+    """
+    row = connection.execute(
+        "WITH day AS (SELECT %(day)s::date::timestamptz AS starts_at,"
+        " (%(day)s::date + 1)::timestamptz AS ends_at)"
+        " SELECT CASE WHEN EXISTS (SELECT FROM coverage WHERE traded_on = %(day)s"
+        " AND market_ticker = '*' AND status IN ('proven', 'healed'))"
+        " OR EXISTS (SELECT FROM raw_trades WHERE landed_at < day.starts_at AND source = 'ws')"
+        " THEN day.starts_at ELSE (SELECT min(received_at) FROM raw_trades"
+        " WHERE landed_at >= day.starts_at AND landed_at < day.ends_at AND source = 'ws')"
+        " END FROM day",
+        {"day": day},
+    ).fetchone()
+    assert row is not None, "a row of constants is one"
+    return row[0] if isinstance(row[0], datetime) else None
+
+
 def last_minute_of(
     connection: psycopg.Connection, start: datetime, end: datetime
 ) -> datetime | None:
