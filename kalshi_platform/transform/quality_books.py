@@ -45,7 +45,8 @@ WITH told AS (
     ORDER BY hashtext(market_ticker || feed_order)
     LIMIT {_SNAPSHOTS}
 ), compared AS (
-    SELECT drawn.*, held.source, held.yes_micros, held.yes_centis, held.no_micros, held.no_centis,
+    SELECT drawn.*, held.source, held.seq, before.seq AS before_seq,
+           held.yes_micros, held.yes_centis, held.no_micros, held.no_centis,
            before.yes_micros AS before_yes_micros, before.yes_centis AS before_yes_centis,
            before.no_micros AS before_no_micros, before.no_centis AS before_no_centis
     FROM drawn
@@ -66,7 +67,12 @@ WITH told AS (
         SELECT delta.side, delta.price_micros, delta.delta_centis, delta.feed_order
         FROM book_deltas AS delta
         WHERE delta.market_ticker = compared.market_ticker AND delta.sid = compared.sid
-          AND delta.feed_order > before_order AND delta.feed_order <= compared.feed_order
+          AND delta.feed_order >> 32 = compared.feed_order >> 32
+          AND delta.feed_order > before_order
+          AND (before_seq IS NULL OR delta.seq > before_seq)
+          -- A snapshot of the exchange holds what is numbered before it, however late that came.
+          AND CASE compared.source WHEN 'exchange' THEN delta.seq < compared.seq
+                   ELSE delta.feed_order <= compared.feed_order END
           AND delta.at >= before_at - interval '{CLOCK_SECONDS} seconds'
           AND delta.at <= compared.at + interval '{CLOCK_SECONDS} seconds'
     ) AS level

@@ -76,6 +76,15 @@ def test_a_snapshot_that_its_deltas_make_is_compared(connection):
     assert (found["passed"], found["snapshots_compared"], found["snapshots"]) == (True, 2, 3)
 
 
+def test_a_delta_that_a_snapshot_overtook_is_part_of_it(connection):
+    land(connection, Snapshot(second(3), 6, {300_000: 507}, {600_000: 700, 610_000: 40}))
+    late = Delta(second(3), 7, "yes", 300_000, 7)
+    land(connection, late, Snapshot(second(5), 9, {300_000: 507}, {600_000: 700, 610_000: 40}))
+    connection.execute("UPDATE book_deltas SET seq = 5 WHERE feed_order = %s", [late.feed_order])
+    found = ask(connection, quality_books.books_equal_their_deltas)
+    assert (found["passed"], found["snapshots_compared"]) == (True, 3)
+
+
 def test_a_snapshot_that_is_not_what_its_deltas_make_is_named_level_by_level(connection):
     land(
         connection,
