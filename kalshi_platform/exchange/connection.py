@@ -12,26 +12,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 import structlog
 from msgspec import UNSET, Struct, UnsetType
 from websockets.exceptions import ConnectionClosed
 
-from kalshi_platform.exchange.books import CHANNEL as BOOK_CHANNEL
-from kalshi_platform.exchange.books import (
+from kalshi_platform.exchange.book_frames import BookFrames
+from kalshi_platform.exchange.book_subscription import CHANNEL as BOOK_CHANNEL
+from kalshi_platform.exchange.book_subscription import (
     NOT_NOW,
     SUBSCRIPTION_ENDED,
-    Books,
     BookSubscription,
 )
+from kalshi_platform.exchange.books import Books
 from kalshi_platform.exchange.messages import ErrorFrame, SubscribedFrame, UnsubscribedFrame
 from kalshi_platform.exchange.receiver import Receiver
 
 log = structlog.get_logger()
-
-Value = TypeVar("Value")
 
 _ACKNOWLEDGE_SECONDS = 10
 # A subscription that ends sooner than this after it was asked for is not asked for at once.
@@ -56,35 +55,11 @@ class Header(Struct, gc=False):
     seq: int | UnsetType = UNSET
 
 
-class _Market(Struct, gc=False):
-    market_ticker: str
-
-
-class _Snapshot(Struct, gc=False):
-    msg: _Market
-
-
-class _Listed(Struct):
-    market_tickers: list[str] | UnsetType = UNSET
-
-
-class _OkFrame(Struct):
-    """The answer to a change of a subscription."""
-
-    sid: int
-    seq: int
-    msg: _Listed
-    id: int | UnsetType = UNSET
-
-
 _read_header = msgspec.json.Decoder(Header).decode
 _read_subscribed = msgspec.json.Decoder(SubscribedFrame).decode
 _read_unsubscribed = msgspec.json.Decoder(UnsubscribedFrame).decode
 _read_error = msgspec.json.Decoder(ErrorFrame).decode
-_read_snapshot = msgspec.json.Decoder(_Snapshot).decode
-_read_ok = msgspec.json.Decoder(_OkFrame).decode
 _REPLIES = {"subscribed", "unsubscribed", "error"}
-_ANSWERS = {*_REPLIES, "ok"}
 # Malformed JSON and bytes that are no UTF-8; nesting without end.
 _UNREADABLE = (ValueError, RecursionError)
 _encode = msgspec.json.Encoder().encode
@@ -164,6 +139,8 @@ class Connection:
         self._books = BookSubscription(
             books or Books(), self._next_id, partial(sink.event, number), silence_seconds
         )
+        tell_error = partial(self._tell_error, channel=BOOK_CHANNEL)
+        self._of_books = BookFrames(self._books, tell_error)
 
     async def follow(self) -> str:
         """Subscribe and receive until the connection ends; returns why it ended."""
@@ -212,10 +189,7 @@ class Connection:
             return
         self._sink.frame(self._number, received_at_ns, data)
         kind = header.type
-        of_books = header.sid == self._books.sid
-        if of_books:
-            self._follow_books(header, data)
-        if (kind in _ANSWERS and self._answers_books(kind, data)) or of_books:
+        if self._of_books.take(kind, header.sid, header.seq, data):
             return
         channel = self._by_sid.get(header.sid)  # type: ignore[arg-type]  # UNSET is no key
         if kind in _REPLIES:
@@ -225,45 +199,6 @@ class Connection:
             channel.seen_at = time.monotonic()
         else:
             self._heard_at = time.monotonic()
-
-    def _follow_books(self, header: Header, data: bytes) -> None:
-        """Follow the numbers of the book subscription, and see whose snapshot has come."""
-        now = time.monotonic()
-        self._books.seen_at = now
-        if header.seq is not UNSET:
-            self._books.numbered(header.seq, now)
-        if header.type == "orderbook_snapshot":
-            # One that cannot be read is asked for again, as if it had not come.
-            with contextlib.suppress(*_UNREADABLE):
-                self._books.snapshot(_read_snapshot(data).msg.market_ticker)
-
-    def _answers_books(self, kind: str, data: bytes) -> bool:
-        """Whether an answer is about books; it is followed at once, since snapshots come next."""
-        books, now = self._books, time.monotonic()
-        try:
-            if kind == "subscribed":
-                begun = _read_subscribed(data)
-                return begun.msg.channel == BOOK_CHANNEL and books.subscribed(
-                    _known(begun.id), begun.msg.sid, now
-                )
-            if kind == "ok":
-                ok = _read_ok(data)
-                return books.listed(
-                    _known(ok.id), ok.sid, ok.seq, _known(ok.msg.market_tickers), now
-                )
-            if kind == "unsubscribed":
-                ended = _read_unsubscribed(data).sid
-                return ended is not UNSET and books.unsubscribed(ended)
-            error = _read_error(data)
-        except _UNREADABLE:
-            return False
-        code, words = error.msg.code, error.msg.msg
-        if code == _AUTHENTICATION_REQUIRED or not books.error(
-            _known(error.id), _known(error.sid), code, words, now
-        ):
-            return False
-        self._tell_error(error, BOOK_CHANNEL)
-        return True
 
     async def _tend_books(self) -> None:
         """Send what the books need, as it falls due."""
@@ -403,10 +338,6 @@ class Connection:
     def _next_id(self) -> int:
         self._command_id += 1
         return self._command_id
-
-
-def _known(value: Value | UnsetType) -> Value | None:
-    return None if value is UNSET else value
 
 
 def _closing_words(error: ConnectionClosed) -> str:

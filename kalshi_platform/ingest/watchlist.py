@@ -32,8 +32,8 @@ from kalshi_platform.storage.writes.watchlist import Refusal, WatchState, save_w
 log = structlog.get_logger()
 
 _CHOOSE_SECONDS = 15.0
-# Until there is something to choose from.
-_CHOOSE_FIRST_SECONDS = 2.0
+# At first, trades and markets are only just becoming known.
+_BEGINNING_SECONDS, _CHOOSE_FIRST_SECONDS = 60.0, 2.0
 _GLANCE_SECONDS = 0.5
 # The loader commits a snapshot well within this, beside its lag.
 _UNKNOWN_SECONDS = 1.0
@@ -79,6 +79,7 @@ class Watchlist:
         self._saved: WatchState | None = None
         self._saved_at = 0.0
         self._choose_at = 0.0
+        self._began_at: float | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Choose until `stop` is set. No failure of this may stop recording: it is tried again."""
@@ -103,9 +104,10 @@ class Watchlist:
             now: seconds of a monotonic clock.
         """
         if now >= self._choose_at:
+            self._began_at = now if self._began_at is None else self._began_at
             self._choose(connection)
-            waits = bool(self._choice.busiest or self._choice.series) and not self._books.wanted
-            self._choose_at = now + (_CHOOSE_FIRST_SECONDS if waits else _CHOOSE_SECONDS)
+            begins = now - self._began_at < _BEGINNING_SECONDS
+            self._choose_at = now + (_CHOOSE_FIRST_SECONDS if begins else _CHOOSE_SECONDS)
         known = open_watches(connection)
         self._ask_for_unknown(connection, known, now)
         self._save(connection, known, now)

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from kalshi_platform.exchange.books import Books, BookSubscription
+from kalshi_platform.exchange.book_subscription import BookSubscription
+from kalshi_platform.exchange.books import Books
 
 T = [f"KXTEST-{number:03d}" for number in range(300)]
 
@@ -430,3 +431,21 @@ def test_after_the_connection_nothing_is_watched():
     exchange.run(1)
     exchange.here.ended()
     assert exchange.books.report == (False, frozenset(), {})
+
+
+def test_a_subscription_that_was_not_really_left_is_left_again():
+    exchange = Exchange(*T[:2])
+    exchange.run(5)
+    old = exchange.here.sid
+    exchange.mute = True
+    exchange.books.wanted = ()
+    exchange.run(2)
+    exchange.books.wanted = tuple(T[:2])
+    [command] = exchange.run(1)
+    exchange.mute = False
+    exchange.seq += 1
+    assert exchange.here.listed(command["id"], old, exchange.seq, T[:2], exchange.now)
+    commands = exchange.run(1)
+    assert [one["cmd"] for one in commands] == ["unsubscribe", "subscribe"]
+    assert exchange.told("subscribe")[-1]["cause"] == "subscribed twice"
+    assert exchange.report.watched == set(T[:2])

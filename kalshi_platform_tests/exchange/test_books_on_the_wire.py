@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from kalshi_platform.exchange import books as order_books
+from kalshi_platform.exchange import book_subscription
 from kalshi_platform.exchange import connection as module
 from kalshi_platform.exchange.books import Books
 from kalshi_platform.exchange.signing import Signer
@@ -123,7 +123,7 @@ async def test_after_a_lost_frame_all_snapshots_are_asked_for_within_a_second(si
 
 async def test_after_code_25_the_same_books_are_subscribed_again(simulator, tickers, monkeypatch):
     # One that ends sooner is asked for ten seconds later.
-    monkeypatch.setattr(order_books, "_SHORTEST_SUBSCRIPTION_SECONDS", 0)
+    monkeypatch.setattr(book_subscription, "_SHORTEST_SUBSCRIPTION_SECONDS", 0)
     wanted = tickers[:3]
     async with watching(simulator, *wanted) as (heard, books):
         await until(lambda: books.report.watched == set(wanted))

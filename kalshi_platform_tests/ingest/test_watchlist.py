@@ -171,12 +171,13 @@ def test_before_anything_has_been_recorded_named_markets_are_wanted(chooser):
 
 
 def test_books_are_chosen_each_quarter_of_a_minute_and_at_first_more_often(database, chooser):
-    here = chooser("busiest:2")
+    here = chooser("busiest:3")
     assert here.look() == []
     busy(database, KXA=3)
     come_to(database)
     assert here.look(1.9) == []
     assert here.look(0.2) == ["KXA"]
+    assert here.look(60) == ["KXA"]
     busy(database, KXB=5)
     assert here.look(14.9) == ["KXA"]
     assert here.look(0.2) == ["KXA", "KXB"]
