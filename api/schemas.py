@@ -66,34 +66,68 @@ class Trade(Shape):
     )
 
 
+class QuoteRange(Shape):
+    """A best price over an interval: of what stood at its start and what came since."""
+
+    open: Number = Field(description="Cents; as it stood at the start.", examples=[36])
+    high: Number = Field(description="Cents.", examples=[38])
+    low: Number = Field(description="Cents.", examples=[35.5])
+    close: Number = Field(description="Cents.", examples=[37])
+    open_dollars: Dollars = Field(examples=["0.3600"])
+    high_dollars: Dollars = Field(examples=["0.3800"])
+    low_dollars: Dollars = Field(examples=["0.3550"])
+    close_dollars: Dollars = Field(examples=["0.3700"])
+
+
 class Candle(Shape):
-    """One interval of one market, at prices of yes; null only where `fill=null` asked for it."""
+    """One interval of one market in which it traded or was quoted, at prices of yes.
+
+    Prices are null where nothing traded, quotes where none was ever seen; further nulls only where
+    `fill=null` asked for them. How a market settles is never part of a price.
+    """
 
     bucket: UtcInstant = Field(
         description="Start of the interval; ISO 8601, UTC.", examples=["2026-11-20T18:00:00Z"]
     )
     market_ticker: str = Field(examples=["KXHIGHNY-26NOV20-T50"])
-    open: Number | None = Field(description="Cents.", examples=[36])
+    open: Number | None = Field(description="Cents; of the first trade.", examples=[36])
     high: Number | None = Field(description="Cents.", examples=[38])
     low: Number | None = Field(description="Cents.", examples=[35.5])
-    close: Number | None = Field(description="Cents.", examples=[37])
+    close: Number | None = Field(description="Cents; of the last trade.", examples=[37])
     open_dollars: Dollars | None = Field(examples=["0.3600"])
     high_dollars: Dollars | None = Field(examples=["0.3800"])
     low_dollars: Dollars | None = Field(examples=["0.3550"])
     close_dollars: Dollars | None = Field(examples=["0.3700"])
-    volume: Number | None = Field(description="Contracts.", examples=[120.5])
+    volume: Number | None = Field(description="Contracts traded.", examples=[120.5])
     volume_fp: Contracts | None = Field(examples=["120.50"])
     trade_count: int | None = Field(examples=[14])
     vwap_dollars: Dollars | None = Field(
         description="Mean price per contract, rounded half to even; null without volume.",
         examples=["0.366250"],
     )
-    filled: bool = Field(
-        description="Whether the interval had no trade and `fill` made this candle."
+    previous_dollars: Dollars | None = Field(
+        description="Price of the last trade before the interval; null if there was none.",
+        examples=["0.3600"],
     )
-    yes_bid: None = Field(description="Not recorded yet.")
-    yes_ask: None = Field(description="Not recorded yet.")
-    open_interest: None = Field(description="Not recorded yet.")
+    filled: bool = Field(
+        description="Whether the interval had no trade (with `fill=null`: no quote either) and"
+        " `fill` made what stands here for it."
+    )
+    yes_bid: QuoteRange | None = Field(description="Best bid; 0 where there was none.")
+    yes_ask: QuoteRange | None = Field(description="Best ask; 1 dollar where there was none.")
+    open_interest: Number | None = Field(
+        description="Contracts at the end of the interval.", examples=[1200]
+    )
+    open_interest_fp: Contracts | None = Field(examples=["1200.00"])
+    quoted_at: UtcInstant | None = Field(
+        description="The last quote before the end of the interval, carried in if none is inside.",
+        examples=["2026-11-20T18:00:05.123000Z"],
+    )
+    quote_count: int | None = Field(description="Quotes within the interval.", examples=[7])
+    quote_gap: bool | None = Field(
+        description="Whether bid, ask or open interest may be wrong: quotes were lost since the one"
+        " that stood at the start."
+    )
 
 
 class Problem(BaseModel):

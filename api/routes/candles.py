@@ -1,4 +1,4 @@
-"""GET /candles/{ticker}: open, high, low, close and volume per interval, oldest first."""
+"""GET /candles/{ticker}: trades, bid, ask and open interest per interval, oldest first."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, NamedTuple
@@ -15,7 +15,7 @@ from api.inputs import EARLIEST, LATEST, Cursor, Instant, Ticker, from_unix_micr
 from api.markets import require_market
 from api.pages import page_response
 from api.schemas import Candle, Page
-from kalshi_platform.storage.reads.candle_records import Fill
+from kalshi_platform.storage.reads.candle_slots import Fill
 from kalshi_platform.storage.reads.candles import candle_page_sql
 from kalshi_platform.transform.candles import Interval
 
@@ -53,8 +53,10 @@ class CandlesQuery(BaseModel):
     fill: Annotated[
         Literal["none", "null", "carry"],
         Field(
-            description="What stands for an interval without trades: nothing, a candle of nulls, or"
-            " one that carries the last close with volume 0."
+            description="What stands for an interval without trades and quotes: nothing, a candle"
+            " of nulls, or one that carries the last close with volume 0, and bid, ask and open"
+            " interest as they stood. With `carry`, a candle that was only quoted has the last"
+            " close as its prices, too."
         ),
     ] = "none"
     cursor: Cursor | None = None
@@ -99,8 +101,9 @@ async def list_candles(
 ) -> Response:
     """Candles that start in `[start_time, end_time)`, the running interval included.
 
-    An interval without trades has no candle unless `fill` asks for one. All trades count, block
-    trades too. The newest candles are worked out from the trades as they stand this instant.
+    An interval without trades and quotes has no candle unless `fill` asks for one. All trades
+    count, block trades too. The newest candles are worked out from the trades and quotes as they
+    stand this instant.
     """
     database: ReadDatabase = request.app.state.database
     completeness: Completeness = request.app.state.completeness

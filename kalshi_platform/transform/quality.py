@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from kalshi_platform.storage import tables
-from kalshi_platform.transform.candles import COLUMNS, MEASURES, Interval, candles_from_trades
+from kalshi_platform.transform.candles import COLUMNS, PRICES, TRADED, Interval, traded_minutes
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def trade_ids_unique(day: date) -> Select[Any]:
     other = trades.alias("other")
     beside = other.c.traded_on.in_([day - timedelta(days=1), day + timedelta(days=1)])
     # Only trades near midnight can have a second date: seconds, generously a minute.
-    start, end = _window(day)
+    start, end = day_window(day)
     margin = timedelta(minutes=1)
     twice = (
         select(trades.c.trade_id)
@@ -72,7 +72,7 @@ def trade_ids_unique(day: date) -> Select[Any]:
 def prices_in_range(day: date) -> Select[Any]:
     """Whether every trade has a price in (0, 1] dollar, a count above 0, and lies in its day."""
     trades = tables.trades
-    start, end = _window(day)
+    start, end = day_window(day)
     price = _count_where(~trades.c.yes_price_micros.between(1, 1_000_000))
     count = _count_where(trades.c.count_centis <= 0)
     misplaced = _count_where(or_(trades.c.traded_at < start, trades.c.traded_at >= end))
@@ -86,27 +86,22 @@ def prices_in_range(day: date) -> Select[Any]:
 
 
 def volume_kept(day: date) -> Select[Any]:
-    """Whether minutes, hours and days of the day hold the same volume, notional and trade count."""
+    """Whether minutes, hours and days hold the same volume, notional, trade and quote counts."""
     sums = [_totals(interval.table, day).subquery(interval.label) for interval in Interval]
-    equal = and_(
-        *(
-            one.c[name] == other.c[name]
-            for one, other in pairwise(sums)
-            for name in ("volume_centis", "notional_micro_centis", "trade_count")
-        )
-    )
+    equal = and_(*(one.c[name] == other.c[name] for one, other in pairwise(sums) for name in _KEPT))
     figures: list[Label[Any]] = [equal.label("passed")]
     for interval, total in zip(Interval, sums, strict=True):
         figures += [
             total.c.volume_centis.label(f"volume_centis_{interval.label}"),
             total.c.trade_count.label(f"trades_{interval.label}"),
+            total.c.quote_count.label(f"quotes_{interval.label}"),
         ]
     minutes, hours, days = sums  # one row each, side by side
     return select(*figures).select_from(minutes.join(hours, true()).join(days, true()))
 
 
 def candles_equal_trades(day: date) -> Select[Any]:
-    """Whether the stored minutes of the day are what its trades say, stale minutes left aside.
+    """Whether the day's stored minutes say of trades what its trades say, stale ones left aside.
 
     Every market is compared by its day's totals, highest and lowest price; candle by candle are
     compared all markets of a small day, and a fixed sample of a large one's.
@@ -125,7 +120,7 @@ def candles_equal_trades(day: date) -> Select[Any]:
 def no_open_gap(day: date) -> Select[Any]:
     """Whether no interval of the day waits to be healed."""
     gaps = tables.gaps
-    start, end = _window(day)
+    start, end = day_window(day)
     seconds = func.extract(
         "epoch", func.least(gaps.c.ends_at, end) - func.greatest(gaps.c.starts_at, start)
     )
@@ -196,6 +191,8 @@ CHECKS = (
     Check("ties_decided", "The feed's order settles every open and close.", ties_decided),
 )
 
+_KEPT = ("volume_centis", "notional_micro_centis", "trade_count", "quote_count")
+
 # Trades that are compared candle by candle, about: some seconds of work.
 _COMPARED_TRADES = 500_000
 
@@ -228,21 +225,25 @@ def _differing_markets(day: date) -> ColumnElement[int]:
         .group_by(candles.c.market_ticker)
         .subquery("of_candles")
     )
-    return _differences(of_trades, of_candles, ["market_ticker"], of_trades.c.keys()[1:])
+    return differences(of_trades, of_candles, ["market_ticker"], of_trades.c.keys()[1:])
 
 
 def _differing_candles(day: date) -> ColumnElement[int]:
-    """How many candles of the sampled markets are missing, superfluous or unlike their trades."""
+    """How many candles of the sampled markets are missing, superfluous or unlike their trades.
+
+    A minute that was quoted alone is like no trade.
+    """
     trades, candles = _fresh_trades(day), _fresh_candles(day)
     sampled = select(trades).where(_is_sampled(trades.c.market_ticker, day)).subquery("sampled")
-    expected = candles_from_trades(sampled).subquery("expected")
+    expected = traded_minutes(sampled).subquery("expected")
     stored = select(candles).where(_is_sampled(candles.c.market_ticker, day)).subquery("stored")
-    return _differences(expected, stored, ["market_ticker", "starts_at"], list(MEASURES))
+    return differences(expected, stored, ["market_ticker", "starts_at"], list(TRADED))
 
 
-def _differences(
+def differences(
     one: FromClause, other: FromClause, key: list[str], values: list[str]
 ) -> ColumnElement[int]:
+    """How many rows are in one source alone, or differ in a value; `key` names a row in both."""
     same = and_(*(one.c[name] == other.c[name] for name in key))
     unlike = or_(*(one.c[name].is_distinct_from(other.c[name]) for name in values))
     joined = one.join(other, same, full=True)
@@ -263,8 +264,14 @@ def _fresh_candles(day: date) -> FromClause:
     listed = exists().where(
         stale.c.market_ticker == candles.c.market_ticker, stale.c.starts_at == candles.c.starts_at
     )
-    rows = select(*(candles.c[name] for name in COLUMNS))
+    rows = select(*(candles.c[name] for name in COLUMNS)).where(_has_trades(candles))
     return rows.where(_in_day(candles.c.starts_at, day), ~listed).subquery("fresh_candles")
+
+
+def _has_trades(candles: FromClause) -> ColumnElement[bool]:
+    # Any sign of one: a wrong count of 0 beside prices is a difference, too.
+    signs = (candles.c[name].is_not(None) for name in PRICES)
+    return or_(*signs, *(candles.c[name] != 0 for name in TRADED if name not in PRICES))
 
 
 def _stale_count(day: date) -> ColumnElement[int]:
@@ -288,8 +295,7 @@ def _sampling(day: date) -> ColumnElement[int]:
 
 
 def _totals(candles: FromClause, day: date) -> Select[Any]:
-    names = ("volume_centis", "notional_micro_centis", "trade_count")
-    sums = (func.coalesce(func.sum(candles.c[name]), 0).label(name) for name in names)
+    sums = (func.coalesce(func.sum(candles.c[name]), 0).label(name) for name in _KEPT)
     return select(*sums).where(_in_day(candles.c.starts_at, day))
 
 
@@ -298,10 +304,11 @@ def _count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
 
 
 def _in_day(instant: ColumnElement[Any], day: date) -> ColumnElement[bool]:
-    start, end = _window(day)
+    start, end = day_window(day)
     return and_(instant >= start, instant < end)
 
 
-def _window(day: date) -> tuple[datetime, datetime]:
+def day_window(day: date) -> tuple[datetime, datetime]:
+    """First instant of the UTC day and of the next."""
     start = datetime.combine(day, time(), UTC)
     return start, start + timedelta(days=1)

@@ -15,6 +15,7 @@ from api.schemas import Candle, Page
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.candles import refresh_candles
 from kalshi_platform_tests.api.rows import TICKER, at, cover, land, open_gap, trade
+from kalshi_platform_tests.transform.reference import lose, quote, tell
 
 DAY = {"start_time": "2026-11-20T00:00:00Z", "end_time": "2026-11-21T00:00:00Z"}
 
@@ -63,12 +64,80 @@ async def test_a_candle_reads_exactly_as_documented(client, database):
             "volume_fp": "3.00",
             "trade_count": 3,
             "vwap_dollars": "0.367083",
+            "previous_dollars": None,
             "filled": False,
             "yes_bid": None,
             "yes_ask": None,
             "open_interest": None,
+            "open_interest_fp": None,
+            "quoted_at": None,
+            "quote_count": 0,
+            "quote_gap": False,
         }
     ]
+
+
+async def test_bid_ask_and_open_interest_read_exactly_as_documented(client, database):
+    land(database, trade("09:59:00", yes_price_micros=350_000))
+    with connect(database) as connection:
+        tell(
+            connection,
+            quote(at("10:00:00"), 340_000, 1_000_000, 5_000, market=TICKER),
+            quote(at("10:00:30.250"), 355_000, 361_200, 5_025, feed_order=2, market=TICKER),
+            quote(at("10:00:40"), 0, 360_000, 5_050, feed_order=3, market=TICKER),
+        )
+    candle = (await ask(client, **DAY))["data"][-1]
+    assert {name: value for name, value in candle.items() if value is not None} == {
+        "bucket": "2026-11-20T10:00:00Z",
+        "market_ticker": TICKER,
+        "volume": 0,
+        "volume_fp": "0.00",
+        "trade_count": 0,
+        "previous_dollars": "0.3500",
+        "filled": False,
+        "yes_bid": {
+            "open": 34,
+            "high": Decimal("35.5"),
+            "low": 0,
+            "close": 0,
+            "open_dollars": "0.3400",
+            "high_dollars": "0.3550",
+            "low_dollars": "0.0000",
+            "close_dollars": "0.0000",
+        },
+        "yes_ask": {
+            "open": 100,
+            "high": 100,
+            "low": 36,
+            "close": 36,
+            "open_dollars": "1.0000",
+            "high_dollars": "1.0000",
+            "low_dollars": "0.3600",
+            "close_dollars": "0.3600",
+        },
+        "open_interest": Decimal("50.5"),
+        "open_interest_fp": "50.50",
+        "quoted_at": "2026-11-20T10:00:40.000000Z",
+        "quote_count": 3,
+        "quote_gap": False,
+    }
+
+
+async def test_what_stood_is_carried_and_a_gap_since_then_is_told(client, database):
+    land(database, trade("09:58:00", yes_price_micros=350_000))
+    with connect(database) as connection:
+        tell(connection, quote(at("09:59:10"), 340_000, 360_000, 700, market=TICKER))
+        lose(connection, at("10:01:10"), at("10:01:20"))
+    window = {"start_time": "2026-11-20T10:00:00Z", "end_time": "2026-11-20T10:03:00Z"}
+    assert (await ask(client, **window))["data"] == []
+    nulls = (await ask(client, **window, fill="null"))["data"]
+    assert [each["quote_gap"] for each in nulls] == [None, None, None]
+    carried = (await ask(client, **window, fill="carry"))["data"]
+    assert [each["quote_gap"] for each in carried] == [False, True, True]
+    for each in carried:
+        assert (each["close"], each["yes_bid"]["low"], each["yes_ask"]["high"]) == (35, 34, 36)
+        assert (each["open_interest_fp"], each["quote_count"]) == ("7.00", 0)
+        assert each["filled"]
 
 
 @pytest.mark.parametrize(

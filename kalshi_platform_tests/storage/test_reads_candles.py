@@ -12,7 +12,7 @@ import pytest
 
 from kalshi_platform.storage.embedded import EmbeddedDatabase
 from kalshi_platform.storage.engine import connect
-from kalshi_platform.storage.reads.candle_records import Fill
+from kalshi_platform.storage.reads.candle_slots import Fill
 from kalshi_platform.storage.reads.candles import busiest_markets, candle_page_sql, candles_frame
 from kalshi_platform.storage.writes.candles import refresh_candles
 from kalshi_platform.transform.candles import Interval
@@ -21,6 +21,7 @@ from kalshi_platform_tests.transform.reference import (
     MARKET,
     expected_candles,
     land,
+    rows_of,
     trade,
 )
 
@@ -80,10 +81,15 @@ def test_a_record_carries_every_field_exactly(connection):
         "volume_fp": "12.51",
         "trade_count": 2,
         "vwap_dollars": "0.362530",
+        "previous_dollars": None,
         "filled": False,
         "yes_bid": None,
         "yes_ask": None,
         "open_interest": None,
+        "open_interest_fp": None,
+        "quoted_at": None,
+        "quote_count": 0,
+        "quote_gap": False,
     }
 
 
@@ -234,9 +240,8 @@ def test_the_frame_holds_the_same_candles_as_integers(connection):
     land(connection, *trades)
     for interval in Interval:
         frame = candles_frame(connection, MARKET, interval, DAY, DAY + timedelta(days=1))
-        rows = [tuple(row) for row in frame.itertuples(index=False)]
-        assert rows == [tuple(each) for each in expected_candles(trades, interval)]
-        assert all(str(kind) == "int64" for kind in frame.dtypes.iloc[2:])
+        assert rows_of(frame) == expected_candles(trades, interval)
+        assert all(str(kind) == "Int64" for kind in frame.dtypes.loc["open_micros":"trade_count"])
     assert candles_frame(connection, "UNKNOWN", ONE_DAY, DAY, DAY).empty
 
 

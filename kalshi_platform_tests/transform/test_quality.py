@@ -77,7 +77,7 @@ def test_volume_that_differs_between_intervals_is_found(connection, table):
     assert details[f"volume_centis_{table[-2:]}"] == 301
 
 
-@pytest.mark.parametrize("measure", quality.MEASURES)
+@pytest.mark.parametrize("measure", quality.TRADED)
 def test_a_candle_that_differs_in_any_measure_is_found(connection, measure):
     update = f"UPDATE candles_1m SET {measure} = {measure} + 1 WHERE market_ticker = %s"
     connection.execute(update.encode(), [MARKET])

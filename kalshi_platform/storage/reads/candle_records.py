@@ -1,24 +1,14 @@
-"""A candle's JSON record as SQL text, and the rows that stand for intervals without trades.
+"""A candle's JSON record as SQL text.
 
 PostgreSQL writes the records and the API passes them through. All is integer arithmetic on micros
 and centis: exact, and several times as fast as formatting numerics. The text is for psycopg, where
 a percent sign starts a parameter, so a remainder is spelled mod().
 """
 
-from enum import Enum
+from kalshi_platform.storage.reads.candle_slots import Fill
+from kalshi_platform.transform.candles import SIDES
 
-from kalshi_platform.transform.candles import Interval
-
-
-class Fill(Enum):
-    """What stands for an interval without trades: no record, nulls, or the last close."""
-
-    NONE = "none"
-    NULL = "null"
-    CARRY = "carry"
-
-
-_PRICES = ("open", "high", "low", "close")
+_NAMES = ("open", "high", "low", "close")
 
 # Per contract, rounded half to even; notional is micro-centis, so the quotient is micros.
 VWAP_MICROS = """notional_micro_centis / nullif(volume_centis, 0) + CASE
@@ -29,85 +19,86 @@ VWAP_MICROS = """notional_micro_centis / nullif(volume_centis, 0) + CASE
 
 
 def record(fill: Fill) -> str:
-    """Expression for the JSON object of a row of candle columns, `vwap_micros` and `filled`."""
+    """Expression for the JSON object of a candle's columns, vwap, previous price and `filled`."""
     # Each part costs, so a key travels with the first digits of its value where it can.
-    prices = [part for name in _PRICES for part in (f"',\"{name}\":'", *_cents(f"{name}_micros"))]
-    quote = ""
-    for name in _PRICES:
-        prices += _dollars(f"{name}_micros", f'{quote},"{name}_dollars":"')
-        quote = '"'
-    prices.append("'\"'")
     volume = [
         "',\"volume\":'",
         *_exact("volume_centis", 100, 2),
         '\',"volume_fp":"\'',
-        "volume_centis / 100",
-        "CASE WHEN mod(volume_centis, 100) < 10 THEN '.0' ELSE '.' END",
-        "mod(volume_centis, 100)",
+        *_fixed("volume_centis"),
         '\'","trade_count":\'',
         "trade_count",
     ]
-    leading = _leading_zeros("vwap_micros", ',"vwap_dollars":"')
-    vwap = f"""CASE WHEN vwap_micros IS NULL THEN ',"vwap_dollars":null' ELSE concat({leading},
-        CASE WHEN vwap_micros < 1000000 THEN vwap_micros END,
-        CASE WHEN vwap_micros >= 1000000 THEN '00"' ELSE '"' END) END"""
     parts = [
         '\'{"bucket":"\'',
         """to_char(starts_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')""",
         # Once a query, not once a row.
         '(SELECT concat(\'","market_ticker":\', to_json(%(market_ticker)s::text)))',
+        _or_nulls("open_micros", _prices("", ","), _price_names()),
     ]
     if fill is Fill.NONE:
-        parts += [*prices, *volume, vwap, "',\"filled\":false'"]
+        parts += volume
     else:
-        parts += [
-            _or_nulls("open_micros", prices, [*_PRICES, *(f"{name}_dollars" for name in _PRICES)]),
-            _or_nulls("volume_centis", volume, ["volume", "volume_fp", "trade_count"]),
-            vwap,
-            "',\"filled\":'",
-            "CASE WHEN filled THEN 'true' ELSE 'false' END",
-        ]
-    parts.append('\',"yes_bid":null,"yes_ask":null,"open_interest":null}\'')
+        parts.append(_or_nulls("volume_centis", volume, ["volume", "volume_fp", "trade_count"]))
+    parts += [
+        _vwap(),
+        _previous(),
+        "',\"filled\":false'" if fill is Fill.NONE else _truth("filled"),
+    ]
+    interest = [
+        "',\"open_interest\":'",
+        *_exact("open_interest_centis", 100, 2),
+        '\',"open_interest_fp":"\'',
+        *_fixed("open_interest_centis"),
+        '\'","quoted_at":"\'',
+        """to_char(quoted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
+        "'\"'",
+    ]
+    quoted: list[str] = []
+    for side in SIDES:
+        quoted += [f"',\"{side}\":{{'", *_prices(f"{side}_", ""), "'}'"]
+    names = [*SIDES, "open_interest", "open_interest_fp", "quoted_at"]
+    parts.append(_or_nulls("quoted_at", [*quoted, *interest], names))
+    if fill is Fill.NULL:
+        parts.append(
+            _or_nulls("quote_count", ["',\"quote_count\":'", "quote_count"], ["quote_count"])
+        )
+        gap = _or_nulls("quote_gap", [_truth("quote_gap")], ["quote_gap"])
+    else:
+        parts += ["',\"quote_count\":'", "quote_count"]
+        gap = _truth("quote_gap")
+    parts += [gap, "'}'"]
     return f"concat({', '.join(parts)})"
 
 
-def filled(interval: Interval, fill: Fill, candles: str, last_close: str) -> str:
-    """Rows of candle columns and `filled`, one for each interval of the window that has begun.
-
-    Args:
-        candles: query of the window's candles.
-        last_close: query of one close_micros, the last one before the window (or no row).
-    """
-    width = f"interval '{interval.seconds} seconds'"
-    first = (
-        f"date_bin({width}, %(start)s::timestamptz + {width} - interval '1 microsecond',"
-        " timestamptz '2000-01-01 00:00:00+00')"
-    )
-    slots = f"""
-    SELECT slot, candles.*, candles.starts_at IS NULL AS filled,
-           count(candles.starts_at) OVER (ORDER BY slot) AS run
-    FROM (SELECT slot FROM generate_series({first}, least(%(end)s::timestamptz, now()), {width})
-              AS slot
-          WHERE slot < %(end)s::timestamptz ORDER BY slot LIMIT %(limit)s::int + 1) AS slots
-    LEFT JOIN ({candles}) AS candles ON candles.starts_at = slot"""  # noqa: S608 -- made of constants alone; values are bound
-    if fill is Fill.CARRY:
-        # Only the first slot of a run has a close; run 0 comes before the window's first candle.
-        slots = f"""
-    SELECT *, coalesce(max(close_micros) OVER (PARTITION BY run), ({last_close})) AS carried
-    FROM ({slots}) AS slots_in_runs"""  # noqa: S608
-        close, none = "carried", "0"
-    else:
-        close, none = "NULL::int", "NULL::int"
-    prices = ", ".join(f"coalesce({each}_micros, {close}) AS {each}_micros" for each in _PRICES)
-    rest = ", ".join(
-        f"coalesce({each}, {none}) AS {each}"
-        for each in ("volume_centis", "notional_micro_centis", "trade_count")
-    )
-    return f"SELECT slot AS starts_at, {prices}, {rest}, filled FROM ({slots}) AS s"  # noqa: S608
+def _price_names() -> list[str]:
+    return [*_NAMES, *(f"{name}_dollars" for name in _NAMES)]
 
 
-def _cents(price: str) -> list[str]:
-    return _exact(price, 10_000, 4)
+def _prices(prefix: str, lead: str) -> list[str]:
+    """Parts that print open, high, low and close in cents, then in dollars."""
+    parts: list[str] = []
+    for name in _NAMES:
+        parts += [f"'{lead}\"{name}\":'", *_exact(f"{prefix}{name}_micros", 10_000, 4)]
+        lead = ","
+    quote = ""
+    for name in _NAMES:
+        parts += _dollars(f"{prefix}{name}_micros", f'{quote},"{name}_dollars":"')
+        quote = '"'
+    return [*parts, "'\"'"]
+
+
+def _vwap() -> str:
+    """Part that prints the vwap with 6 decimals."""
+    key = ',"vwap_dollars":"'
+    digits = """CASE WHEN vwap_micros < 1000000 THEN vwap_micros END,
+        CASE WHEN vwap_micros >= 1000000 THEN '00"' ELSE '"' END"""
+    return _or_nulls("vwap_micros", [_leading_zeros("vwap_micros", key), digits], ["vwap_dollars"])
+
+
+def _previous() -> str:
+    dollars = _dollars("previous_micros", ',"previous_dollars":"')
+    return _or_nulls("previous_micros", [*dollars, "'\"'"], ["previous_dollars"])
 
 
 def _exact(amount: str, unit: int, digits: int) -> list[str]:
@@ -116,8 +107,17 @@ def _exact(amount: str, unit: int, digits: int) -> list[str]:
     return [f"{amount} / {unit}", f"CASE WHEN mod({amount}, {unit}) <> 0 THEN '.' || {rest} END"]
 
 
+def _fixed(centis: str) -> list[str]:
+    """Parts that print hundredths with two decimals."""
+    return [
+        f"{centis} / 100",
+        f"CASE WHEN mod({centis}, 100) < 10 THEN '.0' ELSE '.' END",
+        f"mod({centis}, 100)",
+    ]
+
+
 def _dollars(price: str, key: str) -> list[str]:
-    """Parts that print `key`, then micros in (0, 1000000] with 4 decimals, or 6 where needed."""
+    """Parts that print `key`, then micros in [0, 1000000] with 4 decimals, or 6 where needed."""
     digits = f"""CASE WHEN {price} >= 1000000 THEN NULL WHEN mod({price}, 100) = 0
         THEN {price} / 100 ELSE {price} END"""
     return [_leading_zeros(price, key), digits]
@@ -129,7 +129,11 @@ def _leading_zeros(price: str, key: str) -> str:
         f"WHEN {price} >= {10**digits} THEN '{key}0.{'0' * (5 - digits)}'"
         for digits in range(5, -1, -1)
     )
-    return f"CASE WHEN {price} >= 1000000 THEN '{key}1.0000' {steps} END"
+    return f"CASE WHEN {price} >= 1000000 THEN '{key}1.0000' {steps} ELSE '{key}0.000' END"
+
+
+def _truth(name: str) -> str:
+    return f"CASE WHEN {name} THEN ',\"{name}\":true' ELSE ',\"{name}\":false' END"
 
 
 def _or_nulls(column: str, parts: list[str], names: list[str]) -> str:

@@ -1,7 +1,8 @@
-"""Candles as they are this instant: the stored ones, and the newest worked out from their trades.
+"""Candles as they are this instant: the stored ones, and the newest worked out anew.
 
-A minute listed in `stale_candles` is not taken from the tables but folded from `trades` again, and
-the hours and days that hold one are rolled up again: one statement, so one instant.
+A minute listed in `stale_candles`, and what its quotes touch later, is not taken from the tables
+but folded from `trades` and `quotes` again, and the hours and days that hold one are rolled up
+again: one statement, so one instant.
 """
 
 from datetime import date, datetime
@@ -17,24 +18,60 @@ from sqlalchemy import (
     FromClause,
     Select,
     Text,
+    and_,
     bindparam,
     cast,
+    collate,
     exists,
     func,
     literal_column,
+    null,
+    or_,
     select,
+    union,
     union_all,
 )
 from sqlalchemy.sql.selectable import CTE, Subquery
 
 from kalshi_platform.storage import tables
-from kalshi_platform.storage.reads.candle_records import VWAP_MICROS, Fill, filled, record
+from kalshi_platform.storage.reads.candle_records import VWAP_MICROS, record
+from kalshi_platform.storage.reads.candle_slots import (
+    LAST_PRICE_BEFORE,
+    Fill,
+    filled,
+    slots,
+    with_previous,
+)
 from kalshi_platform.storage.statements import compile_statement
-from kalshi_platform.transform.candles import COLUMNS, Interval, candles_from_trades, roll_up
+from kalshi_platform.transform.candles import (
+    COLUMNS,
+    MEASURES,
+    Interval,
+    minutes_of,
+    quoted_minutes,
+    roll_up,
+    traded_minutes,
+)
+from kalshi_platform.transform.standing import (
+    ALL_MARKETS,
+    TICKER_CHANNEL,
+    later_minutes,
+    with_standing,
+)
 
 _market_ticker = bindparam("market_ticker", type_=Text())
 _start = bindparam("start", type_=DateTime(timezone=True))
 _end = bindparam("end", type_=DateTime(timezone=True))
+_EVERY_MARKET = literal_column(f"'{ALL_MARKETS}'")
+
+
+# Integers, with gaps where nothing was traded or quoted.
+_FRAME_TYPES = {
+    **dict.fromkeys(MEASURES, "Int64"),
+    "starts_at": "datetime64[us, UTC]",
+    "quoted_at": "datetime64[us, UTC]",
+    "quote_gap": "bool",
+}
 
 
 @cache
@@ -54,7 +91,10 @@ def candle_page_sql(interval: Interval, fill: Fill = Fill.NONE) -> str:
         # One more than asked for tells whether there is a next page.
         rows = f"{window} ORDER BY starts_at LIMIT %(limit)s::int + 1"
     else:
-        rows = filled(interval, fill, window, _last_close_sql(interval))
+        rows = slots(interval, window)
+    rows = with_previous(rows, LAST_PRICE_BEFORE)
+    if fill is not Fill.NONE:
+        rows = filled(interval, fill, rows, _text(_standing_at_start(interval)))
     # The window function keeps the planner from merging the levels and working out each vwap twice.
     return f"""
 SELECT concat('[', string_agg({record(fill)}, ',' ORDER BY starts_at)
@@ -69,25 +109,24 @@ FROM (
 """  # noqa: S608 -- made of constants alone; values are bound
 
 
+@cache
 def current_candles_sql(interval: Interval) -> str:
     """The candles of `market_ticker` that start in [start, end), in no order, as COLUMNS."""
     return _text(_current_candles(interval, _start, _end))
 
 
-def _last_close_sql(interval: Interval) -> str:
-    """close_micros of the market's last candle before `start`; no row if there is none."""
-    # The day of `start` in the interval's own candles, all before it in days: few rows to look at.
-    midnight = Interval.ONE_DAY.start_of(_start)
-    earlier = _current_candles(
-        Interval.ONE_DAY, literal_column("timestamptz '-infinity'"), midnight
+def _standing_at_start(interval: Interval) -> Select[Any]:
+    """The candle of an empty interval at `start`: what stood then, if anything."""
+    stored = interval.table
+    known = {
+        "market_ticker": collate(_market_ticker, "C"),
+        "starts_at": _start,
+        "quote_count": literal_column("0"),
+    }
+    empty = select(
+        *(cast(known.get(name, null()), stored.c[name].type).label(name) for name in COLUMNS)
     )
-    parts = [earlier.subquery("earlier")]
-    if interval is not Interval.ONE_DAY:
-        parts.append(_current_candles(interval, midnight, _start).subquery("same_day"))
-    both = union_all(*(select(each.c.starts_at, each.c.close_micros) for each in parts)).subquery()
-    return _text(
-        select(both.c.close_micros).order_by(both.c.starts_at.desc()).limit(literal_column("1"))
-    )
+    return with_standing(empty.subquery("empty"), interval)
 
 
 def candles_frame(
@@ -103,7 +142,7 @@ def candles_frame(
         {"market_ticker": market_ticker, "start": start, "end": end},
     )
     frame = pd.DataFrame(cursor.fetchall(), columns=list(COLUMNS))
-    return frame.astype(dict.fromkeys(COLUMNS[2:], "int64"))
+    return frame.astype(_FRAME_TYPES)
 
 
 def busiest_markets(connection: psycopg.Connection[Any], day: date, count: int) -> list[str]:
@@ -119,14 +158,7 @@ def busiest_markets(connection: psycopg.Connection[Any], day: date, count: int) 
 def _current_candles(
     interval: Interval, start: ColumnElement[Any], end: ColumnElement[Any]
 ) -> Select[Any]:
-    stale = tables.stale_candles
-    bucket = interval.start_of(stale.c.starts_at)
-    minutes = (
-        select(stale.c.starts_at)
-        .where(stale.c.market_ticker == _market_ticker, bucket >= start, bucket < end)
-        .distinct()
-        .cte()
-    )
+    minutes = _changed_minutes(interval, start, end)
     stored = interval.table
     kept = select(*_columns(stored)).where(
         stored.c.market_ticker == _market_ticker,
@@ -138,12 +170,47 @@ def _current_candles(
     return select(union_all(kept, select(*_columns(fresh))).subquery())
 
 
+def _changed_minutes(interval: Interval, start: ColumnElement[Any], end: ColumnElement[Any]) -> CTE:
+    """Minutes whose stored candles no longer hold, of the intervals that start in [start, end)."""
+    stale, gaps = tables.stale_candles, tables.gaps
+    listed = (
+        select(stale.c.starts_at)
+        .where(stale.c.market_ticker.in_([_market_ticker, _EVERY_MARKET]), stale.c.starts_at < end)
+        .distinct()
+        .cte("listed")
+    )
+    lost_until = (
+        select(func.max(gaps.c.ends_at))
+        .where(
+            gaps.c.channel == TICKER_CHANNEL,
+            or_(gaps.c.market_ticker.is_(None), gaps.c.market_ticker == _market_ticker),
+            gaps.c.ends_at >= listed.c.starts_at,
+            gaps.c.starts_at >= listed.c.starts_at,
+            gaps.c.starts_at < listed.c.starts_at + Interval.ONE_MINUTE.width,
+        )
+        .scalar_subquery()
+    )
+    changed = select(
+        # Of the same collation as the columns it is compared with.
+        collate(_market_ticker, "C").label("market_ticker"),
+        listed.c.starts_at,
+        lost_until.label("lost_until"),
+    ).subquery("changed")
+    later = later_minutes(changed).subquery("later")
+    every = union(select(listed.c.starts_at), select(later.c.starts_at)).subquery("every")
+    bucket = interval.start_of(every.c.starts_at)
+    return select(every.c.starts_at).where(bucket >= start, bucket < end).cte("minutes")
+
+
 def _fresh_candles(
     interval: Interval, minutes: CTE, start: ColumnElement[Any], end: ColumnElement[Any]
 ) -> CTE:
-    """Candles of the intervals that hold a stale minute, from trades and finer, right candles."""
+    """Candles of the intervals that hold a changed minute, from what happened and finer candles."""
     if interval.finer is None:
-        return candles_from_trades(_trades_of(minutes, start, end)).cte()
+        traded = traded_minutes(_trades_of(minutes, start, end)).subquery("traded")
+        quoted = quoted_minutes(_quotes_of(minutes)).subquery("quoted")
+        own = minutes_of(traded, quoted).subquery("own")
+        return with_standing(own, interval).cte()
     finer = interval.finer.table
     touched = _touched(interval, minutes)
     kept = (
@@ -162,7 +229,7 @@ def _fresh_candles(
     )
     fresh = _fresh_candles(interval.finer, minutes, start, end + interval.width)
     parts = union_all(kept, select(*_columns(fresh))).subquery()
-    return roll_up(parts, interval).cte()
+    return with_standing(roll_up(parts, interval).subquery("own"), interval).cte()
 
 
 def _touched(interval: Interval, minutes: CTE) -> Subquery:
@@ -192,6 +259,16 @@ def _trades_of(minutes: CTE, start: ColumnElement[Any], end: ColumnElement[Any])
         )
         .subquery()
     )
+
+
+def _quotes_of(minutes: CTE) -> Subquery:
+    quotes = tables.quotes
+    in_minute = and_(
+        quotes.c.quoted_at >= minutes.c.starts_at,
+        quotes.c.quoted_at < minutes.c.starts_at + Interval.ONE_MINUTE.width,
+    )
+    rows = select(quotes).join(minutes, in_minute)
+    return rows.where(quotes.c.market_ticker == _market_ticker).subquery()
 
 
 def _columns(candles: FromClause) -> list[ColumnElement[Any]]:

@@ -12,9 +12,7 @@ from typing import Any
 import psycopg
 
 from kalshi_platform.storage.bulk import POSTGRES_EPOCH_MICROS, copy_binary, text_field
-
-ALL_MARKETS = "*"
-"""Stands in `stale_candles` for every market: a gap begins in the minute, whatever it touches."""
+from kalshi_platform.transform.standing import ALL_MARKETS
 
 _STALE = Struct(">hiq").pack
 _MICROS_PER_MINUTE = 60_000_000
