@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import msgspec
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
 
+from kalshi_simulator.admission import admission, problem
 from kalshi_simulator.clock import SimulatedClock
 from kalshi_simulator.commands import Source, answers
 from kalshi_simulator.faults import Faults
-from kalshi_simulator.signing import Gatekeeper, Refused
-from kalshi_simulator.spoiling import spoiled_body, spoiled_frame
+from kalshi_simulator.signing import Gatekeeper
+from kalshi_simulator.spoiling import spoiled_body, spoiled_frame, spoiled_reply
 from kalshi_simulator.subscriptions import (
     NO_LIMITS,
+    SNAPSHOT,
     Client,
     Limits,
     Subscription,
@@ -30,7 +28,6 @@ from kalshi_simulator.subscriptions import (
     error_frame,
 )
 
-WS_PATH = "/trade-api/ws/v2"
 PING_SECONDS = 10
 _BACKLOG_BYTES = 64 << 20
 _REPLY_PATIENCE_SECONDS = 0.5
@@ -77,10 +74,10 @@ class Hub:
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         if self.faults.use("refuse_connections"):
             self.refused += 1
-            return _problem(503, "unavailable", "service unavailable", None)
+            return problem(503, "unavailable", "service unavailable", None)
         if self.faults.use("ws_401"):
             self.refused += 1
-            return _problem(401, "unauthorized", "unauthorized", "refused on command")
+            return problem(401, "unauthorized", "unauthorized", "refused on command")
         refusal = admission(self.gatekeeper, connection, request)
         self.refused += refusal is not None
         return refusal
@@ -110,7 +107,7 @@ class Hub:
                     release = loop.call_later(_REPLY_PATIENCE_SECONDS, let_go)
                     continue
                 for frame, kind in replies:
-                    client.put(frame, kind)
+                    self._reply(client, frame, kind)
                 let_go()
         except ConnectionClosed:
             pass  # a client may leave as it likes
@@ -121,6 +118,18 @@ class Hub:
             self.clients.pop(client.number, None)
             for kind, count in client.sent.items():
                 self.sent_before[kind] = self.sent_before.get(kind, 0) + count
+
+    def _reply(self, client: Client, frame: bytes, kind: str) -> None:
+        """Send what a command is answered with; faults may strike the snapshots among it."""
+        is_struck = kind == SNAPSHOT and bool(self.faults.active)
+        fault = self.faults.use_on_message(SNAPSHOT) if is_struck else None
+        if fault is None:
+            client.put(frame, kind)
+        elif fault.kind not in ("drop", "lose"):
+            self._turn += 1
+            client.put(spoiled_reply(fault, frame, self._turn), kind)
+            if fault.kind == "repeat":
+                client.put(frame, kind)
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages, in order, to whoever has subscribed to them; faults strike here."""
@@ -232,32 +241,8 @@ class Hub:
         return total
 
 
-def admission(
-    gatekeeper: Gatekeeper, connection: ServerConnection, request: Request
-) -> Response | None:
-    """Check a handshake: None lets it in, with the key id as the connection's user name."""
-    path = request.path.partition("?")[0]
-    if path != WS_PATH:
-        return _problem(404, "not_found", "not found", None)
-    try:
-        connection.username = gatekeeper.check(request.headers, "GET", path)
-    except Refused as refusal:
-        return _problem(401, refusal.code, "unauthorized", refusal.details)
-    return None
-
-
 async def _ping(client: Client) -> None:
     """Ping on and on, answered or not, as the exchange does."""
     while client.is_open():
         await asyncio.sleep(PING_SECONDS)
         client.heartbeat()
-
-
-def _problem(status: int, code: str, message: str, details: str | None) -> Response:
-    error: dict[str, Any] = {"code": code, "message": message}
-    if details is not None:
-        error["details"] = details
-    body = msgspec.json.encode({"error": error})
-    headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(body))})
-    headers["Connection"] = "close"
-    return Response(status, http.HTTPStatus(status).phrase, headers, body)

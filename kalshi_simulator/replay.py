@@ -24,9 +24,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.protocol import State
 
+from kalshi_simulator.admission import WS_PATH, admission
 from kalshi_simulator.clock import wall_us
 from kalshi_simulator.figures import stamp
-from kalshi_simulator.hub import PING_SECONDS, WS_PATH, admission
+from kalshi_simulator.hub import PING_SECONDS
 from kalshi_simulator.recording import Frame, count_frames, frames_of
 from kalshi_simulator.rest.answers import json_response, not_found
 from kalshi_simulator.rest.exchange import costs, schedule_of, status

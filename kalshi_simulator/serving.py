@@ -6,11 +6,12 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from kalshi_simulator.admission import WS_PATH
 from kalshi_simulator.exchange import open_exchange
 from kalshi_simulator.faults import Faults
 from kalshi_simulator.feed import Feed
 from kalshi_simulator.figures import stamp
-from kalshi_simulator.hub import WS_PATH, Hub
+from kalshi_simulator.hub import Hub
 from kalshi_simulator.load import Rates
 from kalshi_simulator.rest.app import create_app
 from kalshi_simulator.rest.context import Context, Counters

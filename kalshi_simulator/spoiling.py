@@ -6,6 +6,7 @@ import msgspec
 
 from kalshi_simulator.faults import FaultRequest
 
+_SIDES = ("yes_dollars_fp", "no_dollars_fp")
 _BAD_PRICES = ("1.5000", "0.36.1", "-0.3600", "")
 
 
@@ -17,8 +18,13 @@ def spoiled_body(fault: FaultRequest, body: bytes, turn: int) -> bytes:
     if fault.kind == "missing_field":
         message.pop(fault.field, None)
     elif fault.kind == "bad_price":
-        name = "yes_price_dollars" if "yes_price_dollars" in message else "price_dollars"
-        message[name] = _BAD_PRICES[turn % len(_BAD_PRICES)] if fault.price is None else fault.price
+        bad = _BAD_PRICES[turn % len(_BAD_PRICES)] if fault.price is None else fault.price
+        side = next((message[name] for name in _SIDES if message.get(name)), None)
+        if isinstance(side, list):
+            side[0][0] = bad
+        else:
+            name = "yes_price_dollars" if "yes_price_dollars" in message else "price_dollars"
+            message[name] = bad
     elif fault.kind == "unknown_field":
         message["Clock"] = turn
         message["novel"] = {"nested": [1, "2"]}
@@ -32,6 +38,17 @@ def spoiled_frame(fault: FaultRequest, frame: bytes, turn: int) -> bytes:
     if fault.kind != "malformed":
         return frame
     return frame[: len(frame) // 2] if turn % 2 == 0 else b"upstream connect error " + frame[:20]
+
+
+def spoiled_reply(fault: FaultRequest, frame: bytes, turn: int) -> bytes:
+    """A frame that has been numbered already, as the fault leaves it."""
+    envelope: dict[str, object] = msgspec.json.decode(frame)
+    body = msgspec.json.encode(envelope["msg"])
+    spoiled = spoiled_body(fault, body, turn)
+    if spoiled != body:
+        envelope["msg"] = msgspec.Raw(spoiled)
+        frame = msgspec.json.encode(envelope)
+    return spoiled_frame(fault, frame, turn)
 
 
 def _old_shape(message: dict[str, object]) -> dict[str, object]:

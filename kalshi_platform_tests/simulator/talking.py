@@ -4,7 +4,9 @@ import asyncio
 import base64
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +102,32 @@ class Talk:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [frame for frame in self.frames if frame.get("type") == kind]
+
+
+Levels = dict[tuple[str, str], Decimal]
+
+
+def levels(sides: dict[str, list[list[str]]]) -> Levels:
+    """A book as the ledger tells it, by side and price."""
+    return {(side, price): Decimal(count) for side in ("yes", "no") for price, count in sides[side]}
+
+
+def books_told(talk: Talk) -> dict[str, list[dict[str, Any]]]:
+    """Frames about books by market, in the order in which they came."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for frame in talk.frames:
+        if frame["type"] in ("orderbook_snapshot", "orderbook_delta"):
+            found[frame["msg"]["market_ticker"]].append(frame)
+    return found
+
+
+def book_at(frames: list[dict[str, Any]], at_ms: int) -> Levels:
+    """The book of a market out of its one snapshot and its deltas."""
+    found: Levels = {}
+    for message in (frame["msg"] for frame in frames):
+        if "side" not in message:
+            found = levels({s: message.get(f"{s}_dollars_fp", []) for s in ("yes", "no")})
+        elif message["ts_ms"] <= at_ms:
+            key = message["side"], message["price_dollars"]
+            found[key] = found.get(key, Decimal(0)) + Decimal(message["delta_fp"])
+    return {key: count for key, count in found.items() if count}

@@ -32,7 +32,7 @@ Sides = dict[str, dict[int, int]]
 
 @pytest.fixture(scope="module")
 def listener() -> Listener:
-    """An hour heard: all trades and tickers from the start, the books of all to which anything happens.
+    """An hour heard: trades and tickers of all, the books of those to which anything happens.
 
     Time passes in pieces of any length, as it does for a process that is now and then late.
     """

@@ -23,6 +23,11 @@ def trade(seq: int) -> str:
     return f'{{"type":"trade","sid":4, "seq":{seq},"msg":{{"yes_price_dollars":"0.3600"}}}}'
 
 
+def book_frame(seq: int) -> str:
+    kind = "orderbook_snapshot" if seq == 1 else "orderbook_delta"
+    return f'{{"type":"{kind}","sid":4,"seq":{seq},"msg":{{"market_ticker":"KXREPLAY-A"}}}}'
+
+
 def line(frame: str, at_ns: int = 0, **more: Any) -> str:
     extra = "".join(f'"{name}":{json.dumps(value)},' for name, value in more.items())
     return f'{{{extra}"received_at_ns":{at_ns},"frame":{frame}}}\n'
@@ -90,6 +95,47 @@ async def test_a_tape_names_its_connections_and_holds_events_and_broken_frames(t
     )
     with running_replay(path, speed=0) as simulator:
         assert await played(simulator) == [[SUBSCRIBED, '{"cut'], [trade(2)]]
+
+
+async def test_commands_about_books_get_no_replies_and_disturb_nothing(tmp_path: Path):
+    """Two connections of a recording with books; the client commands all the while."""
+    chosen = '{"id":9,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":4}}'
+    parts = [
+        [chosen, *(book_frame(seq) for seq in range(1, 400))],
+        [chosen, *(book_frame(seq) for seq in range(1, 200))],
+    ]
+    path = recording(tmp_path, *map(line, parts[0] + parts[1]))
+    heard: list[list[str]] = []
+    with running_replay(path, speed=0) as simulator:
+        for _ in parts:
+            async with Talk(simulator) as talk:
+                heard.append(talk.texts)
+                await talk.subscribe("trade", "ticker")
+                await talk.subscribe("orderbook_delta", market_tickers=["KXREPLAY-A"])
+                try:
+                    while sum(map(len, heard)) < simulator.replay()["total"]:
+                        await talk.receive()
+                        for action in ("get_snapshot", "add_markets", "delete_markets"):
+                            await talk.send(
+                                "update_subscription",
+                                sids=[4],
+                                action=action,
+                                market_tickers=["KXREPLAY-A"],
+                            )
+                        await talk.send("unsubscribe", sids=[4])
+                        await talk.socket.send("{")
+                except ConnectionClosed:
+                    # The next one takes up the rest; what had been sent has come.
+                    while True:
+                        try:
+                            await talk.receive()
+                        except ConnectionClosed:
+                            break
+        assert heard == parts
+        assert simulator.replay()["done"]
+        async with Talk(simulator) as talk:
+            await talk.subscribe("orderbook_delta", market_tickers=["KXREPLAY-A"])
+            await (await talk.socket.ping())
 
 
 async def test_the_pace_is_the_recorded_one_times_the_speed(tmp_path: Path):
