@@ -261,13 +261,18 @@ _decode_rest_trade = msgspec.json.Decoder(_RestTrade).decode
 # Translation -------------------------------------------------------------------------------------
 
 
+def is_time(ts_ms: int) -> bool:
+    """Whether a number can be a time of the exchange in Unix ms; another unit makes it none."""
+    return _EARLIEST_MS <= ts_ms <= _LATEST_MS
+
+
 def exchange_ms(sending_ts_ms: int | UnsetType, received_at_ns: int) -> int:
     """The exchange's time of a frame, in Unix ms: when it was sent, or else when it was received.
 
     A sending time in another unit is none. The local clock is no measure of it: a recording may be
     replayed, and a simulated exchange may run ahead.
     """
-    if sending_ts_ms is UNSET or not _EARLIEST_MS <= sending_ts_ms <= _LATEST_MS:
+    if sending_ts_ms is UNSET or not is_time(sending_ts_ms):
         return received_at_ns // 1_000_000
     return sending_ts_ms
 

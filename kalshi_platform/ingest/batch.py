@@ -23,12 +23,14 @@ from kalshi_platform.exchange.messages import (
     Unreadable,
     UnsubscribedFrame,
     exchange_ms,
+    is_time,
     read_lifecycle,
     read_quote,
     read_trade,
     ticker,
 )
 from kalshi_platform.exchange.unread import Subject, subject_of, subject_within
+from kalshi_platform.ingest.clock import time_told
 from kalshi_platform.ingest.feed import BOOKS, QUOTES, FeedState
 from kalshi_platform.ingest.landing import instant
 from kalshi_platform.ingest.lines import (
@@ -95,7 +97,7 @@ class Batch(Rows):
         day = None
         for number, line in enumerate(lines):
             frame = line.frame
-            if frame.__class__ is TradeFrame and line.connection == state.connection:
+            if frame.__class__ is TradeFrame and line.connection == state.in_step:
                 subscription = state.subscriptions.get(frame.sid)
                 if subscription is not None and frame.seq == subscription.seq + 1:
                     message, received_ns = frame.msg, line.received_at_ns
@@ -124,7 +126,7 @@ class Batch(Rows):
                     state.reached("trade", at_ms, frame.sid)
                     self.newest["trade"] = (received_ns, now_ms)
                     continue
-            elif frame.__class__ is BookDeltaFrame and line.connection == state.connection:
+            elif frame.__class__ is BookDeltaFrame and line.connection == state.in_step:
                 subscription = state.subscriptions.get(frame.sid)
                 if subscription is not None and frame.seq == subscription.seq + 1:
                     received_ns = line.received_at_ns
@@ -151,15 +153,52 @@ class Batch(Rows):
     # One line -----------------------------------------------------------------------------------
 
     def _line(self, line: TapeLine, raw: Callable[[], bytes]) -> None:
+        """Read a line once the time is known, and before it those that waited for that."""
+        self._enter(line.connection, line.received_at_ns)
+        if not self.state.clock.told and self._waits(line, raw):
+            return
+        self._timed_line(line, raw)
+
+    def _waits(self, line: TapeLine, raw: Callable[[], bytes]) -> bool:
+        """Whether a line of a connection that has not told the time must wait for that."""
+        clock, frame = self.state.clock, line.frame
+        received_ms = line.received_at_ns // 1_000_000
+        if frame is UNSET:
+            # Events but the last one keep their place among the frames.
+            waits = bool(clock.waiting) and line.event is not UNSET and line.event != "close"
+            if not waits and clock.waiting:
+                self._tell_time(None, received_ms)
+        else:
+            sent_ms, told_ms = frame.sending_ts_ms, time_told(frame)
+            if sent_ms is not UNSET and is_time(sent_ms):
+                told_ms = sent_ms
+            waits = told_ms is None and clock.must_wait(frame, received_ms)
+            if told_ms is not None or (not waits and clock.waiting):
+                self._tell_time(told_ms, received_ms)
+        if not waits:
+            return False
+        try:
+            clock.wait(raw().decode(), received_ms)
+        except UnicodeDecodeError:
+            # Bytes where nothing looked at them: no database keeps these for later.
+            self._tell_time(None, received_ms)
+            return False
+        return True
+
+    def _tell_time(self, told_ms: int | None, received_ms: int) -> None:
+        for waited in self.state.tell_time(told_ms, received_ms):
+            data = waited.encode()
+            self._timed_line(read_line(data), partial(bytes, data))
+
+    def _timed_line(self, line: TapeLine, raw: Callable[[], bytes]) -> None:
         state = self.state
-        self._enter(line.connection)
         frame = line.frame
         if frame is UNSET:
             self._not_a_frame(line, raw)
             return
         state.frames += 1
         received_ns = line.received_at_ns
-        now_ms = exchange_ms(frame.sending_ts_ms, received_ns)
+        now_ms = state.clock.now_ms(frame.sending_ts_ms, time_told(frame), received_ns)
         try:
             if isinstance(frame, TradeFrame):
                 self._trade(frame, received_ns, now_ms)
@@ -317,7 +356,7 @@ class Batch(Rows):
             subject = subject_within(line.text)
             if subject.kind in (None, QUOTES):
                 # No number will be missed if it was a quote, and it may have been one.
-                now_ms = exchange_ms(UNSET, line.received_at_ns)
+                now_ms = state.clock.now_ms(UNSET, None, line.received_at_ns)
                 self._keep(state.lost(QUOTES, now_ms, reason, subject.market_ticker))
         elif line.event is UNSET:
             self._refuse(line.received_at_ns, raw(), "a line that holds no frame, text or event")
@@ -338,11 +377,13 @@ class Batch(Rows):
             # No line of ours. What it held is missed by its sequence number, if it had one.
             self.refuse(self.landed_at, self.state.connection, self._position, raw, reason)
             return
-        self._enter(frame.connection)
-        self.state.frames += 1
         received_ns, numbers = frame.received_at_ns, frame.numbers
+        self._enter(frame.connection, received_ns)
+        if self.state.clock.waiting:
+            self._tell_time(None, received_ns // 1_000_000)
+        self.state.frames += 1
         self._refuse(received_ns, frame.message, reason.replace(" - at `$.frame", " - at `$"))
-        now_ms = exchange_ms(numbers.sending_ts_ms, received_ns)
+        now_ms = self.state.clock.now_ms(numbers.sending_ts_ms, None, received_ns)
         if numbers.sid is not UNSET and numbers.seq is not UNSET:
             self._keep(self.state.sequenced(numbers.sid, numbers.seq, now_ms)[1])
         self._unread(numbers.sid, now_ms, reason, frame.subject)
@@ -354,8 +395,10 @@ class Batch(Rows):
         elif sid is not UNSET:
             self._keep(self.state.unread(sid, now_ms, reason, subject.market_ticker))
 
-    def _enter(self, connection: int) -> None:
+    def _enter(self, connection: int, received_ns: int) -> None:
         if connection != self.state.connection:
+            if self.state.clock.waiting:
+                self._tell_time(None, received_ns // 1_000_000)
             if self.state.open:
                 # The one before ended without a word.
                 self.state.cause = "restart"
@@ -375,7 +418,9 @@ class Batch(Rows):
 
     def _seen(self, channel: str, received_ns: int, now_ms: int) -> None:
         self.messages[channel] += 1
-        self.newest[channel] = (received_ns, now_ms)
+        # How old a recording is says nothing of how late its frames are.
+        elsewhere = self.state.clock.elsewhere
+        self.newest[channel] = (received_ns, received_ns // 1_000_000 if elsewhere else now_ms)
 
     def _keep(self, gap: Gap | None) -> None:
         if gap is None:

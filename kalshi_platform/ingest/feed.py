@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, field
 
+from kalshi_platform.ingest.clock import Clock
 from kalshi_platform.storage.writes.gaps import Gap
 
 BOOKS = "orderbook_delta"
@@ -55,6 +56,9 @@ class FeedState(Struct):
     """Why the subscriptions that come next are needed."""
     open: bool = False
     """Whether the connection is open, so that another one means that it ended without a word."""
+    clock: Clock = field(default_factory=Clock)
+    in_step: int | None = None
+    """The connection, once it has told the time and that is the receiver's."""
     use_yes_price: bool = False
     """What the next subscription of books was asked to send."""
     book_sid: int | None = None
@@ -68,6 +72,20 @@ class FeedState(Struct):
             self.open = False
             self.subscriptions = {}
             self.book_sid = None
+            self.clock.enter()
+            self.in_step = None
+
+    def tell_time(self, told_ms: int | None, received_ms: int) -> list[str]:
+        """The connection tells the time, or is not waited for (None); returns what waited."""
+        waiting = self.clock.tell(told_ms, received_ms)
+        if not self.clock.elsewhere:
+            self.in_step = self.connection
+        elif told_ms is not None:
+            # What was subscribed meanwhile is not complete until a time that is not the feed's.
+            for subscription in self.subscriptions.values():
+                channel = self.channels[subscription.channel]
+                channel.complete_until_ms = min(channel.complete_until_ms, told_ms)
+        return waiting
 
     def subscribed(self, channel: str, sid: int, at_ms: int) -> Gap | None:
         """`sid` carries the channel from now on; the time since its last message is a gap."""
