@@ -25,7 +25,7 @@ from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.partitions import ensure_partitions, partition_bounds
 from kalshi_platform.storage.writes.candles import rebuild_day, refresh_candles
-from kalshi_platform.transform.candles import MEASURES, Interval
+from kalshi_platform.transform.candles import TRADED, Interval
 
 TICKERS = 20_000
 _DAY_MICROS = 86_400_000_000
@@ -69,7 +69,7 @@ def synthetic_trades(
 
 
 DAY = date(2026, 11, 1)
-_SUMS = ", ".join(f"sum({name})::bigint" for name in MEASURES)
+_SUMS = ", ".join(f"sum({name})::bigint" for name in TRADED)
 
 
 def main() -> None:

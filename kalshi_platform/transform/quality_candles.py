@@ -121,8 +121,9 @@ def _unlike_quotes(interval: Interval, day: date) -> ColumnElement[int]:
         finer = interval.finer.table
         own = roll_up(_of_markets(finer, finer.c.starts_at, markets, day), interval)
     right = with_standing(own.subquery("own"), interval).subquery("right_candles")
-    sides = [_settled(each, interval) for each in (right, stored)]
-    return differences(*sides, list(KEY), list(QUOTED))
+    return differences(
+        _settled(right, interval), _settled(stored, interval), list(KEY), list(QUOTED)
+    )
 
 
 def _settled(candles: FromClause, interval: Interval) -> Subquery:

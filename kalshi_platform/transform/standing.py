@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     FromClause,
-    Lateral,
     Select,
     cast,
     exists,
@@ -21,14 +20,15 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy.sql.selectable import LateralFromClause
 
 from kalshi_platform.storage import tables
 from kalshi_platform.transform.candles import COLUMNS, KEY, PRICES, QUOTED, SIDES, TRADED, Interval
 
 ALL_MARKETS = "*"
 """Stands in `stale_candles` for every market: gaps of all begin in the minute."""
-TICKER_CHANNEL = literal_column("'ticker'")
-_ONE = literal_column("1")
+TICKER_CHANNEL: ColumnElement[str] = literal_column("'ticker'")
+_ONE: ColumnElement[int] = literal_column("1")
 
 
 def with_standing(candles: FromClause, interval: Interval) -> Select[Any]:
@@ -70,7 +70,10 @@ def with_standing(candles: FromClause, interval: Interval) -> Select[Any]:
 
 def without_quotes(candles: FromClause) -> Select[Any]:
     """Candles as stored where no quote is known, from a source with KEY and TRADED."""
-    none = {"quote_count": literal_column("0"), "quote_gap": literal_column("false")}
+    none: dict[str, ColumnElement[Any]] = {
+        "quote_count": literal_column("0"),
+        "quote_gap": literal_column("false"),
+    }
     stored = tables.candles_1m
     quoted = (cast(none.get(name, null()), stored.c[name].type).label(name) for name in QUOTED)
     return select(*(candles.c[name] for name in (*KEY, *TRADED)), *quoted)
@@ -144,7 +147,7 @@ def later_minutes(changed: FromClause) -> Select[Any]:
     )
 
 
-def _last_quote(candles: FromClause) -> Lateral:
+def _last_quote(candles: FromClause) -> LateralFromClause:
     """The last quote at or before the start of each candle."""
     quotes = tables.quotes
     return (
@@ -164,7 +167,7 @@ def _last_quote(candles: FromClause) -> Lateral:
     )
 
 
-def _last_of_dropped(candles: FromClause, held: FromClause) -> Lateral:
+def _last_of_dropped(candles: FromClause, held: FromClause) -> LateralFromClause:
     """What the last daily candle before knows; asked only where no quote is held."""
     days = tables.candles_1d.alias("told_days")
     return (

@@ -62,7 +62,7 @@ from kalshi_platform.transform.standing import (
 _market_ticker = bindparam("market_ticker", type_=Text())
 _start = bindparam("start", type_=DateTime(timezone=True))
 _end = bindparam("end", type_=DateTime(timezone=True))
-_EVERY_MARKET = literal_column(f"'{ALL_MARKETS}'")
+_EVERY_MARKET: ColumnElement[str] = literal_column(f"'{ALL_MARKETS}'")
 
 
 # Integers, with gaps where nothing was traded or quoted.

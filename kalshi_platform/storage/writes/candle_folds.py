@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import (
     ColumnElement,
+    DefaultClause,
     FromClause,
     Select,
     Table,
@@ -124,7 +125,7 @@ def constrain(connection: psycopg.Connection[Any], interval: Interval) -> None:
     for each in interval.table.columns:
         if not each.nullable:
             changes.append(f"ALTER {each.name} SET NOT NULL")
-        if each.server_default is not None:
+        if isinstance(each.server_default, DefaultClause):
             changes.append(f"ALTER {each.name} SET DEFAULT {each.server_default.arg}")
     changes.append(f"ADD CONSTRAINT {FRESH_KEY} PRIMARY KEY ({', '.join(KEY)})")
     connection.execute(f"ALTER TABLE {FRESH.name} {', '.join(changes)}".encode())

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import (
+    ColumnElement,
     Date,
     FromClause,
     Select,
@@ -33,7 +34,7 @@ from kalshi_platform.storage.writes.candle_folds import STALE
 from kalshi_platform.transform.candles import KEY, Interval
 from kalshi_platform.transform.standing import ALL_MARKETS, TICKER_CHANNEL, later_minutes
 
-_ALL = literal_column(f"'{ALL_MARKETS}'")
+_ALL: ColumnElement[str] = literal_column(f"'{ALL_MARKETS}'")
 
 
 @dataclass(frozen=True)
