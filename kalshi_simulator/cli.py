@@ -148,6 +148,14 @@ def serve(
             min=1,
         ),
     ] = None,
+    begin_hours_ago: Annotated[
+        float,
+        typer.Option(
+            help="How far in the past a new world begins; with a speed above 1 it catches up.",
+            envvar="KALSHI_SIMULATOR_BEGIN_HOURS_AGO",
+            min=0.0,
+        ),
+    ] = 0.0,
     credentials: Annotated[Path, _CREDENTIALS] = Path(".kalshi-simulator"),
     public_key: Annotated[list[str] | None, _PUBLIC_KEY] = None,
     state: Annotated[
@@ -177,6 +185,7 @@ def serve(
         state=state,
         read_tokens_per_second=read_tokens_per_second,
         dormant_markets=dormant_markets,
+        begin_hours_ago=begin_hours_ago,
         combo_births_per_second=combo_births_per_second,
         deltas_per_second=deltas_per_second,
         books_at_most=books_at_most,

@@ -10,7 +10,7 @@ import numpy as np
 from kalshi_simulator import state as states
 from kalshi_simulator.clock import SimulatedClock, wall_us
 from kalshi_simulator.directory import Directory
-from kalshi_simulator.figures import DAY_US, parse_instant
+from kalshi_simulator.figures import DAY_US, HOUR_US, parse_instant
 from kalshi_simulator.generation import Rows
 from kalshi_simulator.layout import NEWEST_PLAN, Layout
 from kalshi_simulator.ledger import Epoch, Ledger
@@ -133,6 +133,7 @@ def open_exchange(
     history_days: int,
     live_days: int | None,
     dormant_markets: int = 0,
+    begin_hours_ago: float = 0,
 ) -> Exchange:
     """Go on with the world kept in a folder, or begin one.
 
@@ -151,6 +152,7 @@ def open_exchange(
             history_trades_per_second,
             history_days,
             live_days,
+            round(begin_hours_ago * HOUR_US),
         )
     else:
         for name, asked, found in (
@@ -181,8 +183,10 @@ def _new_state(
     history_trades_per_second: float,
     history_days: int,
     live_days: int | None,
+    ago_us: int,
 ) -> WorldState:
-    now = wall_us()
+    wall = wall_us()
+    now = wall - ago_us
     begins = day_of(now) - history_days * DAY_US
     live = history_days // 2 if live_days is None else live_days
     return WorldState(
@@ -192,7 +196,7 @@ def _new_state(
         begins_us=begins,
         started_us=now,
         cutoff_us=max(begins, day_of(now) - live * DAY_US),
-        wall_anchor_us=now,
+        wall_anchor_us=wall,
         simulated_anchor_us=now,
         speed_milli=speed_milli,
         epochs=[

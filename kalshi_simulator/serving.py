@@ -40,6 +40,7 @@ class ServeOptions:
     state: Path | None
     read_tokens_per_second: int
     dormant_markets: int
+    begin_hours_ago: float
     combo_births_per_second: int
     deltas_per_second: int
     books_at_most: int | None
@@ -67,6 +68,7 @@ async def serve(options: ServeOptions) -> None:
         history_days=options.history_days,
         live_days=options.live_days,
         dormant_markets=options.dormant_markets,
+        begin_hours_ago=options.begin_hours_ago,
     )
     faults = Faults()
     limits = Limits(options.books_at_most, options.commands_per_second)

@@ -63,6 +63,8 @@ def quotes_day(options: argparse.Namespace) -> bool:
             Path(folder),
             books="busiest:30",
             speed=SPEED,
+            # The day ends before now: REST is asked for it as for any past day.
+            begin_hours_ago=options.quotes_seconds / 3600 + 1,
             trades_per_second=0.5,
             history_days=0,
             read_tokens_per_second=100_000,

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from kalshi_platform_tests.simulator.talking import Talk
@@ -89,3 +89,11 @@ def test_it_stops_cleanly_when_asked(tmp_path: Path):
         assert simulator.stop() == 0
         assert time.monotonic() - begun < 10
     assert json.loads((tmp_path / "simulator.json").read_bytes())["seed"] == 7
+
+
+def test_a_world_can_begin_in_the_past_and_catch_up():
+    with running_simulator(seed=3, begin_hours_ago=5, speed=50, history_days=0) as simulator:
+        begun = datetime.fromisoformat(simulator.started_at)
+        behind = datetime.now(UTC) - datetime.fromisoformat(simulator.stats()["now"])
+        assert timedelta(hours=4) < datetime.now(UTC) - begun < timedelta(hours=6)
+        assert timedelta(0) < behind < timedelta(hours=5)
