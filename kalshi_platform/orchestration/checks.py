@@ -14,7 +14,13 @@ import dagster as dg
 
 from kalshi_platform.orchestration.partitions import day_of, today
 from kalshi_platform.orchestration.resources import Database
-from kalshi_platform.transform import quality, quality_books, quality_quotes, quality_reference
+from kalshi_platform.transform import (
+    quality,
+    quality_books,
+    quality_candles,
+    quality_quotes,
+    quality_reference,
+)
 
 
 class Place(NamedTuple):
@@ -33,6 +39,9 @@ PLACES = {
     # Work under way, or a hole that the API tells; it must not stop what comes after.
     "no_open_gap": Place("trades", _WARN),
     "candles_equal_trades": Place("candles_1m"),
+    "candles_equal_quotes": Place("candles_1m"),
+    # The feed may tell both sides of a quote one after the other.
+    "candles_in_order": Place("candles_1m", _WARN),
     # Healing over REST loses the feed's order; such opens and closes are counted, not wrong.
     "ties_decided": Place("candles_1m", _WARN),
     "volume_kept": Place("candles_1d"),
@@ -57,6 +66,7 @@ PLACES = {
 
 CHECKS = (
     *quality.CHECKS,
+    *quality_candles.CHECKS,
     *quality_reference.CHECKS,
     *quality_books.CHECKS,
     *quality_quotes.CHECKS,

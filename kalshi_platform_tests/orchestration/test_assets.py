@@ -100,7 +100,14 @@ def test_a_past_day_is_rebuilt_and_every_check_of_it_passes(database):
         (360_000, 410_000, 300)
     ]
     assert passed(result) == dict.fromkeys(
-        ("candles_equal_trades", "ties_decided", "volume_kept"), True
+        (
+            "candles_equal_quotes",
+            "candles_equal_trades",
+            "candles_in_order",
+            "ties_decided",
+            "volume_kept",
+        ),
+        True,
     )
     [minutes] = result.asset_materializations_for_node("candles")[:1]
     assert minutes.partition == str(DAY)

@@ -1,6 +1,6 @@
 """Candles by UTC day: minutes, hours and days in one transaction, so that they never disagree.
 
-Today is refreshed each minute where trades changed; a past day is rebuilt whole.
+Today is refreshed each minute where trades or quotes changed; a past day is rebuilt whole.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,15 @@ from kalshi_platform.storage import tables
 from kalshi_platform.storage.reads.days import rows_of_day
 from kalshi_platform.storage.writes.candles import CandleCounts, rebuild_day, refresh_candles
 
-_FROM_TRADES: Sources = {
-    "market_ticker": [("trades", "market_ticker")],
-    "starts_at": [("trades", "traded_at")],
+_QUOTE_ORDER = [("quotes", "quoted_at"), ("quotes", "feed_order")]
+_QUOTED = {
+    f"{side}_{price}_micros": [("quotes", f"{side}_micros"), *_QUOTE_ORDER]
+    for side in ("yes_bid", "yes_ask")
+    for price in ("open", "high", "low", "close")
+}
+_FROM_FEED: Sources = {
+    "market_ticker": [("trades", "market_ticker"), ("quotes", "market_ticker")],
+    "starts_at": [("trades", "traded_at"), ("quotes", "quoted_at")],
     "open_micros": [("trades", "yes_price_micros"), ("trades", "feed_order")],
     "high_micros": [("trades", "yes_price_micros")],
     "low_micros": [("trades", "yes_price_micros")],
@@ -31,27 +37,40 @@ _FROM_TRADES: Sources = {
     "volume_centis": [("trades", "count_centis")],
     "notional_micro_centis": [("trades", "yes_price_micros"), ("trades", "count_centis")],
     "trade_count": [("trades", "trade_id")],
+    **_QUOTED,
+    "open_interest_centis": [("quotes", "open_interest_centis"), *_QUOTE_ORDER],
+    "quoted_at": [("quotes", "quoted_at")],
+    "quote_count": [("quotes", "quoted_at")],
+    "quote_gap": [("quotes", "quoted_at")],
 }
+_TRADES = trades.key.to_user_string()
 TABLES = {table.name: table for table in (tables.candles_1m, tables.candles_1h, tables.candles_1d)}
 
 
-def _spec(name: str, source: str, interval: str) -> dg.AssetSpec:
+def _spec(name: str, finer: str | None, interval: str) -> dg.AssetSpec:
     table = TABLES[name]
-    lineage = _FROM_TRADES
-    if source != "trades":
-        lineage = {column.name: [(source, column.name)] for column in table.columns}
+    lineage = _FROM_FEED
+    # What stood at the start of a wider interval is looked up in the quotes themselves.
+    deps = [_TRADES if finer is None else finer, "quotes"]
+    if finer is not None:
+        looked_up = {**_QUOTED, "quote_gap": _QUOTE_ORDER}
+        lineage = {
+            column.name: [(finer, column.name), *looked_up.get(column.name, [])]
+            for column in table.columns
+        }
     return dg.AssetSpec(
         name,
-        deps=[source],
+        deps=deps,
         description=(
-            f"Open, high, low, close, volume of each market in each {interval} (UTC, half-open) in "
-            "which it traded. Block trades count; an interval without trades has no row."
+            f"Trades, best bid and ask, and open interest of each market in each {interval} (UTC,"
+            " half-open) in which it traded or was quoted. Block trades count; prices are null"
+            " where nothing traded. What stood at the start is part of bid and ask."
         ),
         metadata=table_metadata(table, lineage),
         group_name="candles",
         kinds={"postgres"},
         owners=OWNERS,
-        code_version="1",
+        code_version="2",
         freshness_policy=dg.FreshnessPolicy.time_window(
             warn_window=timedelta(minutes=3), fail_window=timedelta(minutes=6)
         ),
@@ -69,7 +88,7 @@ class CandleRun(dg.Config):
 @dg.multi_asset(
     name="candles",
     specs=[
-        _spec("candles_1m", trades.key.to_user_string(), "minute"),
+        _spec("candles_1m", None, "minute"),
         _spec("candles_1h", "candles_1m", "hour"),
         _spec("candles_1d", "candles_1h", "day"),
     ],
