@@ -31,6 +31,7 @@ from kalshi_simulator.watched import WatchedBooks
 
 _PUMP_SECONDS = 0.01
 _STEPS_AT_ONCE = 30  # as many are told without a look at the sockets
+_CAUGHT_UP_AT_ONCE = 300
 # A feed that is further behind (a machine that slept) tells only how things stand in the end.
 _FORGOTTEN_US = HOUR_US
 
@@ -101,6 +102,12 @@ class Feed:
             self.hub.publish(messages)
 
     # What clients ask for: see commands.Source.
+
+    def catch_up(self) -> None:
+        """Tell what has happened by now (or much of it), so that answers are not of the past."""
+        most = self.at_us + _CAUGHT_UP_AT_ONCE * STEP_US
+        now = self.exchange.clock.now()
+        self.advance(now if now - self.at_us > _FORGOTTEN_US else min(now, most))
 
     def now_ms(self) -> int:
         return self.exchange.clock.now() // 1_000

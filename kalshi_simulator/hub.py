@@ -99,6 +99,7 @@ class Hub:
         try:
             async for text in connection:
                 assert self.source is not None
+                self.source.catch_up()
                 replies = answers(client, text, self.source)
                 if not held and self.faults.use("out_of_order_replies"):
                     # Held back until the answers to the next command have gone out.

@@ -164,6 +164,25 @@ def test_the_future_has_no_book(limited: RunningSimulator, games: list[str]):
     assert httpx.get(limited.control_url + "/ledger/book", params=gone).status_code == 404
 
 
+async def test_a_snapshot_is_of_the_moment_at_which_it_is_sent(
+    talk: Talk, limited: RunningSimulator, games: list[str]
+):
+    await watch(talk, games[:5])
+    for _ in range(4):
+        command = await update(talk, "get_snapshot", games[:5])
+        while len(given := [f for f in talk.frames if f.get("id") == command]) < 5:
+            await talk.receive()
+        for frame in given:
+            # A step may begin between the telling and the sending: 16 ms are a second here.
+            sent = datetime.fromtimestamp(frame["sending_ts_ms"] / 1_000, UTC)
+            ticker = frame["msg"]["market_ticker"]
+            truths = [
+                levels(limited.ledger_book(ticker, (sent - timedelta(seconds=ago)).isoformat()))
+                for ago in range(4)
+            ]
+            assert book_at([frame], frame["sending_ts_ms"]) in truths
+
+
 async def test_initial_tickers_are_those_of_all_open_markets(talk: Talk, limited: RunningSimulator):
     limited.hold()
     try:
