@@ -110,7 +110,12 @@ class Feed:
         self.advance(now if now - self.at_us > _FORGOTTEN_US else min(now, most))
 
     def now_ms(self) -> int:
-        return self.exchange.clock.now() // 1_000
+        """The time that the stream has come to, which frames bear as their sending time.
+
+        At a high speed it is seconds behind the clock; frames from the clock's present would seem
+        to have waited, and to say that all before them had been told.
+        """
+        return self.at_us // 1_000
 
     def ticker_of_id(self, wanted: str) -> str | None:
         return next((r.market.ticker for r in self._running if r.market_id == wanted), None)

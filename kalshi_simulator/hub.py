@@ -13,7 +13,6 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 
 from kalshi_simulator.admission import admission, problem
-from kalshi_simulator.clock import SimulatedClock
 from kalshi_simulator.commands import Source, answers
 from kalshi_simulator.faults import Faults
 from kalshi_simulator.signing import Gatekeeper
@@ -49,7 +48,6 @@ class Message:
 class Hub:
     """All connected clients."""
 
-    clock: SimulatedClock
     gatekeeper: Gatekeeper
     faults: Faults
     limits: Limits = NO_LIMITS
@@ -137,7 +135,7 @@ class Hub:
         if not self.clients:
             return
         stall = self.faults.standing("stall")
-        now_ms = self.clock.now() // 1_000
+        now_ms = self._now_ms()
         hearers = {
             channel: [
                 (client, subscription)
@@ -216,9 +214,13 @@ class Hub:
         client.flush()
 
     def _end(self, client: Client, subscription: Subscription, code: int) -> None:
-        now_ms = self.clock.now() // 1_000
+        now_ms = self._now_ms()
         client.put(error_frame(code, now_ms, command=None, subscription=subscription), "error")
         del client.subscriptions[subscription.sid]
+
+    def _now_ms(self) -> int:
+        assert self.source is not None, "whoever publishes has been made a source"
+        return self.source.now_ms()
 
     async def close_clients(self, code: int) -> int:
         """Close all connections cleanly; how many there were."""

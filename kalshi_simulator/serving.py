@@ -72,7 +72,7 @@ async def serve(options: ServeOptions) -> None:
     )
     faults = Faults()
     limits = Limits(options.books_at_most, options.commands_per_second)
-    hub = Hub(exchange.clock, gatekeeper, faults, limits)
+    hub = Hub(gatekeeper, faults, limits)
     rates = Rates(
         options.messages_per_second, options.deltas_per_second, options.combo_births_per_second
     )
