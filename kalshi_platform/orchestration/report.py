@@ -20,6 +20,7 @@ from kalshi_platform.orchestration.partitions import has_partition, today
 from kalshi_platform.orchestration.resources import Database, Home, first_line
 from kalshi_platform.orchestration.stream import LOADED
 from kalshi_platform.storage.reads.days import (
+    gaps_of_day,
     newest_received_at,
     open_gaps_of_day,
     rows_of_day,
@@ -33,6 +34,7 @@ REPORT_SECONDS = 30
 FEED_TAPE = "feed_tape"
 # A book to which nothing happens is reported less often than what changes.
 _QUIET_SECONDS = 300
+_CHANNELS = {"quotes": "ticker", **dict.fromkeys(BOOK_TABLES, "orderbook_delta")}
 _HAVE_RECEIVED_AT = ("raw_trades", "quotes", "lifecycle_events", *BOOK_TABLES)
 
 
@@ -107,8 +109,12 @@ def _figures(connection: psycopg.Connection, table: str, day: date) -> dict[str,
     metadata: dict[str, Any] = {
         "dagster/partition_row_count": count.rows,
         "rows": f"{count.rows:,} ({'counted' if count.exact else 'estimated'})",
-        "open_gaps": open_gaps_of_day(connection, day),
     }
+    # What was lost of these cannot be fetched: their gaps are never open, and stay.
+    if (channel := _CHANNELS.get(table)) is not None:
+        metadata["gaps"] = gaps_of_day(connection, channel, day)
+    else:
+        metadata["open_gaps"] = open_gaps_of_day(connection, day)
     if table in _HAVE_RECEIVED_AT:
         newest = newest_received_at(connection, table, day)
         if newest is not None:

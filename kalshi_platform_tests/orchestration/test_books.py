@@ -98,11 +98,19 @@ def once_reported(database, tmp_path) -> str:
     land_delta(database)
     land_snapshot(database)
     watch(database)
+    with connect(database) as connection:
+        for channel in ("orderbook_delta", "orderbook_delta", "ticker"):
+            connection.execute(
+                "INSERT INTO gaps (channel, cause, status, starts_at, ends_at)"
+                " VALUES (%s, 'disconnect', 'explained', %s, %s)",
+                [channel, NOW, NOW],
+            )
     events, cursor = reported(database, tmp_path, None)
     assert set(events) == BOOKS
     assert events["book_deltas"].partition == str(TODAY)
     assert events["book_deltas"].metadata["dagster/partition_row_count"].value == 1
     assert events["book_deltas"].metadata["books_watched"].value == 1
+    assert events["book_deltas"].metadata["gaps"].value == 2
     return long_ago(cursor)
 
 

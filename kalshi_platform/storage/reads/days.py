@@ -154,6 +154,17 @@ def open_gaps_of_day(connection: psycopg.Connection, day: date) -> int:
     return int(row[0])
 
 
+def gaps_of_day(connection: psycopg.Connection, channel: str, day: date) -> int:
+    """Gaps of the channel that touch the UTC day, whatever became of them."""
+    row = connection.execute(
+        "SELECT count(*) FROM gaps WHERE channel = %s"
+        " AND starts_at < (%s::date + 1)::timestamptz AND ends_at >= %s::date::timestamptz",
+        [channel, day, day],
+    ).fetchone()
+    assert row is not None, "count(*) returns a row"
+    return int(row[0])
+
+
 def watching(connection: psycopg.Connection) -> Watching | None:
     """How many books are wanted and watched; None where no recorder has said so for a minute."""
     row = connection.execute(
