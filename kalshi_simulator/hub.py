@@ -58,6 +58,7 @@ class Hub:
     sent_before: dict[str, int] = field(default_factory=dict)
     source: Source | None = None
     _turn: int = 0
+    _stalled: set[int] = field(default_factory=set)
 
     async def listen(self, sock: socket.socket) -> Server:
         """Accept clients on a bound socket; the caller closes the server."""
@@ -150,11 +151,9 @@ class Hub:
             if not heard:
                 continue
             if stall is not None:
-                self.swallowed += len(heard)
-                if stall.numbered:
-                    for _, subscription in heard:
-                        subscription.seq += subscription.numbers_data
-                continue
+                heard = self._past_the_stall(heard, numbered=stall.numbered)
+                if not heard:
+                    continue
             self._send(message, heard, now_ms)
         for client in list(self.clients.values()):
             client.flush()
@@ -195,6 +194,22 @@ class Hub:
             if subscription.held is not None:
                 client.put(subscription.held, message.kind)
                 subscription.held = None
+
+    def stall(self) -> int:
+        """Stall the connections there are, not those opened later; how many there are."""
+        self._stalled = set(self.clients)
+        return len(self._stalled)
+
+    def _past_the_stall(
+        self, heard: list[tuple[Client, Subscription]], *, numbered: bool
+    ) -> list[tuple[Client, Subscription]]:
+        """Who hears a message while some connections are stalled."""
+        hit = [one for one in heard if one[0].number in self._stalled]
+        self.swallowed += len(hit)
+        if numbered:
+            for _, subscription in hit:
+                subscription.seq += subscription.numbers_data
+        return [one for one in heard if one[0].number not in self._stalled]
 
     def end_subscriptions(self, code: int, channel: str | None) -> int:
         """Send error 25 or 10 on subscriptions and end them; how many there were."""

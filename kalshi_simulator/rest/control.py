@@ -44,6 +44,8 @@ async def _do_at_once(context: Context, fault: FaultRequest) -> int | None:
     hub = context.hub
     if fault.kind in ("code25", "code10"):
         done = hub.end_subscriptions(int(fault.kind.removeprefix("code")), fault.channel)
+    elif fault.kind == "stall":
+        done = hub.stall()
     elif fault.kind == "close":
         done = await hub.close_clients(fault.code)
     elif fault.kind == "drop_connection":
