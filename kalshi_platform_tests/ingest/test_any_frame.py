@@ -11,6 +11,7 @@ from kalshi_platform.ingest.batch import Batch
 from kalshi_platform.ingest.feed import FeedState
 from kalshi_platform.ingest.recorder import Recorder
 from kalshi_platform.ingest.tape import Block, Position, TapeWriter, read_tape
+from kalshi_platform_tests.ingest.book_lines import delta, snapshot
 from kalshi_platform_tests.ingest.builders import (
     CONNECTION,
     START_NS,
@@ -39,6 +40,15 @@ def ticker_frame(sid=2):
         message[f"{name}_fp"] = "1.00"
     message |= {"dollar_volume": 1, "dollar_open_interest": 1}
     return {"type": "ticker", "sid": sid, "msg": message}
+
+
+_TABLES = {
+    "trade": "raw_trades",
+    "quote": "quotes",
+    "lifecycle": "lifecycle_events",
+    "delta": "book_deltas",
+    "snapshot": "book_snapshots",
+}
 
 
 class Tape:
@@ -72,6 +82,8 @@ def mutated(rng: random.Random) -> bytes:
             trade(rng.randrange(1, 50), sending_ts_ms=1),
             lifecycle(rng.randrange(1, 50)),
             ticker_frame(),
+            delta(rng.randrange(1, 50), sid=4),
+            snapshot(rng.randrange(1, 50), sid=4, yes=[["0.3000", "5.00"]]),
             subscribed(rng.choice(["trade", "ticker"]), rng.randrange(4)),
             {"type": "ok", "id": 1, "sid": 1, "seq": rng.randrange(50)},
             {"type": "unsubscribed", "id": 1, "sid": 1, "seq": rng.randrange(50)},
@@ -111,9 +123,11 @@ def test_no_frame_stops_the_loader_and_none_is_lost_from_sight(database, tmp_pat
         frames: list[object] = [mutated(rng) for _ in range(40)]
         frames += [rng.randbytes(rng.randrange(200)) for _ in range(3)]
         frames += [nested(rng.choice([10, 900, 100_000])) for _ in range(rng.randrange(2))]
-        tape.take(subscribed("trade", 1), subscribed("market_lifecycle_v2", 3), *frames)
+        known = [subscribed("trade", 1), subscribed("market_lifecycle_v2", 3)]
+        known.append(subscribed("orderbook_delta", 4))
+        tape.take(*known, *frames)
         lines = tape.lines()
-        assert lines.count(b"\n") == len(frames) + 2
+        assert lines.count(b"\n") == len(frames) + len(known)
         if block % 5 == 4:
             # A tape written by an older recorder may hold anything.
             old = [mutated(rng).replace(b"\n", b"") for _ in range(25)]
@@ -125,12 +139,10 @@ def test_no_frame_stops_the_loader_and_none_is_lost_from_sight(database, tmp_pat
     load(database, tmp_path)
     read = list(read_tape(tmp_path))
     _, fates = one_by_one(*(one + b"\n" for one in read))
-    assert {fate: fates.count(fate) for fate in ("trade", "quote", "lifecycle")} == {
+    assert {fate: fates.count(fate) for fate in _TABLES} == {
         fate: rows(database, f"SELECT count(*) FROM {table}")[0][0]
-        for fate, table in (
-            ("trade", "raw_trades"), ("quote", "quotes"), ("lifecycle", "lifecycle_events")
-        )
-    }  # fmt: skip
+        for fate, table in _TABLES.items()
+    }
     [(refused,)] = rows(database, "SELECT count(*) FROM rejected_messages")
     assert refused == fates.count("refused") > 100
     assert rows(database, "SELECT value FROM ingestion_metrics WHERE name = 'rejected_total'") == [
@@ -138,9 +150,13 @@ def test_no_frame_stops_the_loader_and_none_is_lost_from_sight(database, tmp_pat
     ]
     for one, fate in zip(read, fates, strict=True):
         if fate == "":
-            # Replies leave no row, and neither does a lifecycle message that is repeated.
+            # Replies leave no row, and neither does a lifecycle message that is repeated, or a
+            # book's that is repeated or overtaken.
             kind = json.loads(one.decode(errors="replace"), parse_int=str)["frame"]["type"]
-            assert kind in {"subscribed", "ok", "unsubscribed", "error", "market_lifecycle_v2"}
+            assert kind in {
+                "subscribed", "ok", "unsubscribed", "error",
+                "market_lifecycle_v2", "orderbook_delta", "orderbook_snapshot",
+            }  # fmt: skip
 
 
 def one_by_one(*lines: bytes) -> tuple[Batch, list[str]]:
@@ -148,18 +164,21 @@ def one_by_one(*lines: bytes) -> tuple[Batch, list[str]]:
     batch = Batch(FeedState(), set(), datetime.fromisoformat("2026-10-01T00:00:00+00:00"))
     fates = []
     for number, data in enumerate(lines):
-        before = len(batch.trades), len(batch.lifecycle), len(batch.quotes), len(batch.rejected)
+        before = counts(batch)
         batch.read(Block(Position(1, number), Position(1, number + 1), data))
-        after = len(batch.trades), len(batch.lifecycle), len(batch.quotes), len(batch.rejected)
-        [*changed] = [
-            name
-            for name, was, now in zip(
-                ("trade", "lifecycle", "quote", "refused"), before, after, strict=True
-            )
-            if now > was
-        ]
-        fates.append("+".join(changed))
+        fates.append("+".join(name for name, now in counts(batch).items() if now > before[name]))
     return batch, fates
+
+
+def counts(batch: Batch) -> dict[str, int]:
+    return {
+        "trade": len(batch.trades),
+        "lifecycle": len(batch.lifecycle),
+        "quote": len(batch.quotes),
+        "delta": len(batch.books.deltas),
+        "snapshot": len(batch.books.snapshots),
+        "refused": len(batch.rejected),
+    }
 
 
 def raw_line(frame: bytes) -> bytes:
