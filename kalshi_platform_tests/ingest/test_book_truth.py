@@ -266,7 +266,7 @@ def connection(shared_database: str) -> Iterator[psycopg.Connection[Any]]:
 
 seeds = some.integers(0, 2**32)
 many = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
