@@ -198,6 +198,12 @@ quotes = Table(
     Column("yes_ask_micros", Integer, nullable=False, comment="1000000 where there is no ask"),
     Column("market_ticker", _ASCII, nullable=False),
     Index("quotes_by_market", "market_ticker", "quoted_at"),
+    Index(
+        "quotes_by_time",
+        "quoted_at",
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on", "pages_per_range": "32"},
+    ),
     comment="One ticker message: best quotes, sizes, last price, cumulative volume, open interest.",
     **_daily("quoted_at"),
 )

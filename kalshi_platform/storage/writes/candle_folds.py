@@ -26,6 +26,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.sql import ClauseElement
 
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.partitions import has_partition
@@ -42,7 +43,7 @@ from kalshi_platform.transform.candles import (
     roll_up,
     traded_minutes,
 )
-from kalshi_platform.transform.standing import with_standing, without_quotes
+from kalshi_platform.transform.standing import TICKER_CHANNEL, with_standing, without_quotes
 
 Window = tuple[datetime, datetime]
 
@@ -52,6 +53,9 @@ TOUCHED = table("touched_candles", *(column(name) for name in KEY))
 """Keys of one interval to recompute."""
 FRESH = table("fresh_candles", *(column(name) for name in COLUMNS))
 FRESH_KEY = "fresh_candles_key"
+_TRADED = table("traded_minutes", *(column(name) for name in (*KEY, *TRADED)))
+_QUOTED = table("quoted_minutes", *(column(name) for name in (*KEY, *QUOTED[:-1])))
+_STAGES = (_TRADED, _QUOTED)
 
 # A day is folded in so many slices of time: each is sorted in memory, and workers share them.
 _SLICES = 8
@@ -65,7 +69,7 @@ class Day:
     """A UTC day, and what is known of its quotes.
 
     Attributes:
-        quotes: whether any market has a quote at or before its end.
+        quotes: whether any market has a quote at or before its end, or may have: a gap touches it.
         dropped: whether its own quotes are gone: what stored candles know of them is kept.
     """
 
@@ -76,15 +80,18 @@ class Day:
     @classmethod
     def read(cls, connection: psycopg.Connection[Any], on: date) -> "Day":
         start, end = _window(on)
-        quotes, days = tables.quotes, tables.candles_1d
+        quotes, days, gaps = tables.quotes, tables.candles_1d, tables.gaps
         held = exists().where(quotes.c.quoted_at < end)
         told = exists().where(
             days.c.starts_at >= start - _MEMORY,
             days.c.starts_at < end,
             days.c.quoted_at.is_not(None),
         )
-        [known] = run(connection, select(held | told)).fetchone() or (False,)
-        return cls(on, known, known and not has_partition(connection, quotes, on))
+        lost = exists().where(
+            gaps.c.channel == TICKER_CHANNEL, gaps.c.starts_at < end, gaps.c.ends_at > start
+        )
+        known, missed = run(connection, select(held | told, lost)).fetchone() or (False, False)
+        return cls(on, known or missed, known and not has_partition(connection, quotes, on))
 
     @property
     def window(self) -> Window:
@@ -101,21 +108,19 @@ def fold(
     lasting: bool = False,
 ) -> int:
     """Make `fresh_candles` of the day's trades and quotes, or finer candles; returns its rows."""
-    windows = [day.window]
-    if not only_touched and interval.finer is None:
-        windows = _slices(day)
-    parts = [_candles_of(interval, each, day, only_touched=only_touched) for each in windows]
+    if only_touched or interval.finer is not None:
+        parts = [_candles_of(interval, day, only_touched=only_touched)]
+    elif day.quotes:
+        parts = [_staged_minutes(connection, day)]
+    else:
+        traded = [_traded(day, window, only_touched=False) for window in _slices(day)]
+        parts = [without_quotes(each.subquery("traded")) for each in traded]
     candles = union_all(*parts).subquery()
     # In the table's own order of columns, so that it can be attached without converting rows.
-    query = compile_statement(select(*(candles.c[each.name] for each in interval.table.columns)))
-    # Made by CREATE … AS, which is computed in parallel; INSERT … SELECT is not.
-    kind, end = ("", "") if lasting else ("TEMPORARY ", "ON COMMIT DROP ")
-    statement = f"CREATE {kind}TABLE {FRESH.name} {end}AS {query}"
-    if len(parts) > 1:
-        # With no workers within a slice, each takes a whole one, and aggregates it too.
-        connection.execute("SET LOCAL min_parallel_table_scan_size = '2TB'")
-    rows = connection.execute(statement.encode(), query.params, prepare=False).rowcount
-    connection.execute("SET LOCAL min_parallel_table_scan_size TO DEFAULT")
+    query = select(*(candles.c[each.name] for each in interval.table.columns))
+    rows = _create(connection, FRESH.name, query, sliced=len(parts) > 1, lasting=lasting)
+    for staged in _STAGES if day.quotes and interval.finer is None and not only_touched else ():
+        drop_scratch(connection, staged)
     return rows
 
 
@@ -175,35 +180,101 @@ def within(instant: ColumnElement[Any], window: Window) -> ColumnElement[bool]:
     return and_(instant >= window[0], instant < window[1])
 
 
-def _candles_of(interval: Interval, window: Window, day: Day, *, only_touched: bool) -> Select[Any]:
-    """Query of the candles in a window of the day: all, or those named in `touched_candles`."""
-
-    def rows(source: Table, instant: ColumnElement[Any], *conditions: Any) -> FromClause:
-        found = select(source).where(within(instant, window), *conditions)
-        if not only_touched:
-            return found.subquery(source.name)
-        # The OFFSET keeps the planner from anything but an index lookup for each interval: it
-        # overestimates them and would read the whole day.
-        found = found.where(
-            source.c.market_ticker == TOUCHED.c.market_ticker,
-            instant >= TOUCHED.c.starts_at,
-            instant < TOUCHED.c.starts_at + interval.width,
-        )
-        lookup = found.offset(literal_column("0")).lateral("lookup")
-        return select(*lookup.c).select_from(TOUCHED.join(lookup, true())).subquery(source.name)
-
+def _candles_of(interval: Interval, day: Day, *, only_touched: bool) -> Select[Any]:
+    """Query of the day's candles: all, or those named in `touched_candles`."""
     if interval.finer is not None:
         finer = interval.finer.table
-        candles = roll_up(rows(finer, finer.c.starts_at), interval, quotes=day.quotes)
+        rows = _rows(finer, finer.c.starts_at, interval, day.window, only_touched=only_touched)
+        candles = roll_up(rows, interval, quotes=day.quotes)
     else:
-        # The day names the one partition to read.
-        on_day = tables.trades.c.traded_on == day.on
-        candles = traded_minutes(rows(tables.trades, tables.trades.c.traded_at, on_day))
+        candles = _traded(day, day.window, only_touched=only_touched)
         if day.quotes:
-            quoted = quoted_minutes(rows(tables.quotes, tables.quotes.c.quoted_at))
+            quoted = _quoted(day.window, only_touched=only_touched)
             candles = minutes_of(candles.subquery("traded"), quoted.subquery("quoted"))
     own = candles.subquery("candles")
     return with_standing(own, interval) if day.quotes else without_quotes(own)
+
+
+def _staged_minutes(connection: psycopg.Connection[Any], day: Day) -> Select[Any]:
+    """Query of the day's minutes, what was traded and what was quoted made into tables before.
+
+    A join is not computed in parallel over slices; what is joined is.
+    """
+    slices = _slices(day)
+    for staged, parts in (
+        (_TRADED, [_traded(day, window, only_touched=False) for window in slices]),
+        (_QUOTED, [_quoted(window, only_touched=False) for window in slices]),
+    ):
+        _create(connection, staged.name, union_all(*parts), sliced=True)
+        connection.execute(f"ANALYZE {staged.name}".encode())
+    return with_standing(minutes_of(_TRADED, _QUOTED).subquery("candles"), Interval.ONE_MINUTE)
+
+
+def _traded(day: Day, window: Window, *, only_touched: bool) -> Select[Any]:
+    trades = tables.trades
+    # The day names the one partition to read.
+    on_day = trades.c.traded_on == day.on
+    return traded_minutes(
+        _rows(
+            trades,
+            trades.c.traded_at,
+            Interval.ONE_MINUTE,
+            window,
+            on_day,
+            only_touched=only_touched,
+        )
+    )
+
+
+def _quoted(window: Window, *, only_touched: bool) -> Select[Any]:
+    quotes = tables.quotes
+    return quoted_minutes(
+        _rows(quotes, quotes.c.quoted_at, Interval.ONE_MINUTE, window, only_touched=only_touched)
+    )
+
+
+def _rows(
+    source: Table,
+    instant: ColumnElement[Any],
+    interval: Interval,
+    window: Window,
+    *conditions: Any,
+    only_touched: bool,
+) -> FromClause:
+    """The rows of a table in a window: all, or those of the intervals in `touched_candles`."""
+    found = select(source).where(within(instant, window), *conditions)
+    if not only_touched:
+        return found.subquery(source.name)
+    # The OFFSET keeps the planner from anything but an index lookup for each interval: it
+    # overestimates them and would read the whole day.
+    found = found.where(
+        source.c.market_ticker == TOUCHED.c.market_ticker,
+        instant >= TOUCHED.c.starts_at,
+        instant < TOUCHED.c.starts_at + interval.width,
+    )
+    lookup = found.offset(literal_column("0")).lateral("lookup")
+    return select(*lookup.c).select_from(TOUCHED.join(lookup, true())).subquery(source.name)
+
+
+def _create(
+    connection: psycopg.Connection[Any],
+    name: str,
+    query: ClauseElement,
+    *,
+    sliced: bool,
+    lasting: bool = False,
+) -> int:
+    """Make a table of what a query finds; returns its rows."""
+    compiled = compile_statement(query)
+    # Made by CREATE … AS, which is computed in parallel; INSERT … SELECT is not.
+    kind, end = ("", "") if lasting else ("TEMPORARY ", "ON COMMIT DROP ")
+    statement = f"CREATE {kind}TABLE {name} {end}AS {compiled}"
+    if sliced:
+        # With no workers within a slice, each takes a whole one, and aggregates it too.
+        connection.execute("SET LOCAL min_parallel_table_scan_size = '2TB'")
+    rows = connection.execute(statement.encode(), compiled.params, prepare=False).rowcount
+    connection.execute("SET LOCAL min_parallel_table_scan_size TO DEFAULT")
+    return rows
 
 
 def _slices(day: Day) -> list[Window]:

@@ -77,6 +77,8 @@ _STATEMENTS = [
     """COMMENT ON COLUMN book_watches.start_order IS 'feed_order of that snapshot'""",
     """COMMENT ON COLUMN book_watches.use_yes_price IS 'whether the feed told no-side prices in terms of yes; stored ones never are'""",
     """COMMENT ON COLUMN book_watches.ended_by IS 'sequence_jump, disconnect, not watched any more, …'""",
+    """CREATE INDEX quotes_by_time ON quotes USING brin (quoted_at)
+ WITH (autosummarize = on, pages_per_range = 32)""",
     """ALTER TABLE candles_1m ADD COLUMN open_interest_centis BIGINT""",
     """ALTER TABLE candles_1m ADD COLUMN quoted_at TIMESTAMP WITH TIME ZONE""",
     """ALTER TABLE candles_1m ADD COLUMN yes_bid_open_micros INTEGER""",
