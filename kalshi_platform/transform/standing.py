@@ -60,8 +60,8 @@ def with_standing(candles: FromClause, interval: Interval) -> Select[Any]:
         columns |= zip(names, values, strict=True)
     for name in ("open_interest_centis", "quoted_at"):
         columns[name] = func.coalesce(candles.c[name], stood[name])
-    # Evaluated only where nothing stood.
-    known_since = func.coalesce(stood["quoted_at"], _first_quote(candles, interval))
+    # Where nothing stood, a gap before the first quote may have swallowed one.
+    known_since = func.coalesce(stood["quoted_at"], candles.c.starts_at)
     columns["quote_gap"] = lost_since(known_since, candles, interval)
     return select(*(columns[name].label(name) for name in COLUMNS)).select_from(
         candles.outerjoin(held, true()).outerjoin(told, true())
@@ -186,21 +186,4 @@ def _last_of_dropped(candles: FromClause, held: FromClause) -> LateralFromClause
         .order_by(days.c.starts_at.desc())
         .limit(_ONE)
         .lateral("told")
-    )
-
-
-def _first_quote(candles: FromClause, interval: Interval) -> ColumnElement[Any]:
-    """Time of the first quote within the interval of each candle."""
-    quotes = tables.quotes
-    return (
-        select(quotes.c.quoted_at)
-        .where(
-            quotes.c.market_ticker == candles.c.market_ticker,
-            quotes.c.quoted_at >= candles.c.starts_at,
-            quotes.c.quoted_at < candles.c.starts_at + interval.width,
-        )
-        .order_by(quotes.c.quoted_at)
-        .limit(_ONE)
-        .correlate(candles)
-        .scalar_subquery()
     )

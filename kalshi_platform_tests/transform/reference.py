@@ -254,15 +254,16 @@ def _of_quotes(
     end = start + timedelta(seconds=interval.seconds)
     stood = [each for each in told if each.quoted_at <= start][-1:]
     seen = stood + inside
-    if not seen:
-        return (*_range([]), *_range([]), None, None, 0, False)
-    # What stood is the open; a quote at the very start is both, and counts once more inside.
-    last = inside[-1] if inside else seen[-1]
+    known_since = stood[0].quoted_at if stood else start
     lost = any(
-        gap.ends_at > seen[0].quoted_at and gap.starts_at < end
+        gap.ends_at > known_since and gap.starts_at < end
         for gap in gaps
         if gap.market_ticker in (None, ticker)
     )
+    if not seen:
+        return (*_range([]), *_range([]), None, None, 0, lost)
+    # What stood is the open; a quote at the very start is both, and counts once more inside.
+    last = inside[-1] if inside else seen[-1]
     return (
         *_range([each.yes_bid_micros for each in seen]),
         *_range([each.yes_ask_micros for each in seen]),

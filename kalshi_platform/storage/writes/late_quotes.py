@@ -85,7 +85,8 @@ def flag_lost_quotes(
     """
     stored, quotes = interval.table, tables.quotes
     of_market = quotes.c.market_ticker == stored.c.market_ticker
-    # A quote was known before the gap ended, and none that came after it stood at the start.
+    # A quote was known before the gap ended, and none that came after it stood at the start. What
+    # began within the gap needs no quote before it: one may have been lost.
     earlier = exists().where(of_market, quotes.c.quoted_at < gap.ends_at)
     renewed = exists().where(
         of_market, quotes.c.quoted_at >= gap.ends_at, quotes.c.quoted_at <= stored.c.starts_at
@@ -94,8 +95,10 @@ def flag_lost_quotes(
     touched = and_(
         stored.c.starts_at >= first,
         ~stored.c.quote_gap,
-        or_(stored.c.quoted_at < gap.ends_at, earlier),
-        or_(stored.c.starts_at < gap.ends_at, ~renewed),
+        or_(
+            stored.c.starts_at < gap.ends_at,
+            and_(~renewed, or_(stored.c.quoted_at < gap.ends_at, earlier)),
+        ),
     )
     day = cast(func.timezone(literal_column("'UTC'"), stored.c.starts_at), Date).label("day")
     flagged = update(stored).where(touched).values(quote_gap=true()).returning(day).cte("flagged")
