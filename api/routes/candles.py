@@ -23,6 +23,7 @@ router = APIRouter(route_class=KeyedRoute, dependencies=SECURITY, tags=["candles
 
 DEFAULT_INTERVALS = 1_440
 WIDEST_INTERVALS = 50_000
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class _Place(NamedTuple):
@@ -109,6 +110,8 @@ async def list_candles(
     completeness: Completeness = request.app.state.completeness
     bound = ("candles", ticker, query.interval, query.fill, query.start_time, query.end_time)
     start, end = _window(query, bound)
+    # What happened before the first candle is asked for as of that candle's start.
+    start = _start_of_interval(start + query.width - _MICROSECOND, query.width)
     row = await database.row(
         candle_page_sql(Interval.labelled(query.interval), Fill(query.fill)),
         {"market_ticker": ticker, "start": start, "end": end, "limit": query.limit},

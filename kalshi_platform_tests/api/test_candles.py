@@ -203,6 +203,45 @@ async def test_nothing_is_made_up_unless_asked(client, database):
     assert [row["filled"] for row in carried] == [False, True, False]
 
 
+@pytest.mark.parametrize("fill", ["none", "null", "carry"])
+async def test_a_window_that_begins_within_a_minute_knows_what_happened_in_it(
+    client, database, fill
+):
+    land(
+        database,
+        trade("10:00:10", yes_price_micros=350_000),
+        trade("10:00:40", yes_price_micros=380_000),
+        trade("10:02:00", yes_price_micros=360_000),
+    )
+    with connect(database) as connection:
+        tell(
+            connection,
+            quote(at("10:00:20"), 340_000, 360_000, 700, market=TICKER),
+            quote(at("10:00:50"), 370_000, 390_000, 900, feed_order=2, market=TICKER),
+        )
+    window = {"start_time": "2026-11-20T10:00:30Z", "end_time": "2026-11-20T10:02:30Z"}
+    found = (await ask(client, **window, fill=fill))["data"]
+    assert found[-1]["bucket"] == "2026-11-20T10:02:00Z"
+    assert {each["previous_dollars"] for each in found} == {"0.3800"}
+    if fill == "carry":
+        assert [each["close"] for each in found] == [38, 36]
+        assert [each["yes_bid"]["close"] for each in found] == [37, 37]
+        assert [each["open_interest_fp"] for each in found] == ["9.00", "9.00"]
+
+
+@pytest.mark.parametrize("fill", ["none", "null", "carry"])
+async def test_a_window_in_which_no_candle_can_start_has_none(client, database, fill):
+    land(database, trade("10:00:10"))
+    window = {"start_time": "2026-11-20T10:00:05Z", "end_time": "2026-11-20T10:00:20Z"}
+    assert await ask(client, **window, fill=fill) | {"request_id": 0, "response_time": 0} == {
+        "data": [],
+        "next_cursor": None,
+        "has_more": False,
+        "request_id": 0,
+        "response_time": 0,
+    }
+
+
 async def test_a_window_kept_open_does_not_move_between_pages(client, database):
     now = datetime.now(UTC)
     moments = [now - timedelta(minutes=minutes) for minutes in (30, 20, 10)]
