@@ -20,6 +20,7 @@ A_DAY = {
     "raw_trades": 20_000_000,
     "quotes": 65_000_000,
     "book_deltas": 155_000_000,
+    "book_snapshots": 90_000,
     "candles_1m": 12_000_000,
 }
 _MARKET = "'KXBTC15M-26NOV21' || lpad(floor(exp(random() * ln(20000)))::int::text, 8, '0')"
@@ -51,6 +52,14 @@ INSERT INTO book_deltas (at, received_at, feed_order, seq, delta_centis, price_m
 SELECT at, at, number, number, -100, 360000, 2, 'yes',
        'KXBTC15M-26NOV21' || lpad(floor(random() * 50)::int::text, 8, '0')
 FROM made""",
+    "book_snapshots": """
+INSERT INTO book_snapshots (at, received_at, feed_order, seq, sid, source, market_ticker,
+                            yes_micros, yes_centis, no_micros, no_centis)
+SELECT at, at, number, number, 2, 'own',
+       'KXBTC15M-26NOV21' || lpad(floor(random() * 50)::int::text, 8, '0'), p, c, p, c
+FROM made, (SELECT array_agg(level * 1000) AS p, array_agg(level::bigint * 731) AS c
+            FROM generate_series(1, 80) AS level) AS levels
+WHERE number % 100 = 0""",
     "candles_1m": f"""
 INSERT INTO candles_1m
 SELECT starts_at, 100, 100, 360000, 360000, 360000, 360000, 1, market_ticker, 100, starts_at,
@@ -71,7 +80,7 @@ def main() -> None:
             gigabytes = size / rows * daily / 1e9
             total += gigabytes
             print(
-                f"{name}: {size / rows:.0f} bytes a row; {daily / 1e6:.0f} million a day are"
+                f"{name}: {size / rows:.0f} bytes a row; {daily / 1e6:g} million a day are"
                 f" {gigabytes:.1f} GB",
                 flush=True,
             )
