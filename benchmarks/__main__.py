@@ -12,6 +12,7 @@ BENCHMARKS = {
     "ingest": "socket to queryable trades, against raw COPY; latency",
     "births": "a thousand births of combos a second: what they do to trades",
     "candles": "candles of a 5-million-trade day, against DuckDB; one minute's refresh",
+    "quoted_candles": "candles of a day of ten million quotes; one minute's refresh",
     "api": "pages, against pgbench running the same SQL",
     "reference": "lists of a million markets, against 50 ms",
     "books": "order books at random instants of a day of 20 million changes, against 300 ms",

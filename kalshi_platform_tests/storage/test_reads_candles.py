@@ -21,7 +21,9 @@ from kalshi_platform_tests.transform.reference import (
     MARKET,
     expected_candles,
     land,
+    quote,
     rows_of,
+    tell,
     trade,
 )
 
@@ -249,3 +251,51 @@ def test_the_busiest_markets_are_those_with_the_most_contracts(connection):
     land(connection, trade(market="A"), trade(market="B", count=900), trade(market="C", count=500))
     refresh_candles(connection)
     assert busiest_markets(connection, DAY.date(), 2) == ["B", "C"]
+
+
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_previous_is_the_last_price_before_whatever_lies_between(connection, refreshed):
+    land(
+        connection,
+        trade(DAY - timedelta(days=40), 110_000),
+        trade("09:00:00", 220_000, feed_order=2),
+        trade("09:00:00", 230_000, feed_order=3),
+        trade("10:01:30", 330_000),
+    )
+    tell(connection, quote("08:00:30"), quote("10:00:30"), quote("10:02:30"))
+    if refreshed:
+        refresh_candles(connection)
+
+    def previous(hour: int, fill: Fill = Fill.NONE) -> list[str | None]:
+        start = DAY.replace(hour=hour)
+        records = page(connection, fill=fill, start=start, end=start + timedelta(minutes=4))
+        return [each["previous_dollars"] for each in records]
+
+    assert previous(10) == ["0.2300", "0.2300", "0.3300"]
+    assert previous(10, Fill.NULL) == ["0.2300", "0.2300", "0.3300", "0.3300"]
+    assert previous(8) == ["0.1100"]
+    days = page(connection, ONE_DAY, start=DAY - timedelta(days=50))
+    assert [each["previous_dollars"] for each in days] == [None, "0.1100"]
+
+
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_carry_brings_bid_ask_and_open_interest_forward(connection, refreshed):
+    tell(
+        connection,
+        quote(DAY - timedelta(days=2), 100_000, 200_000, 300),
+        quote("10:01:30", 300_000, 400_000, 500, feed_order=2),
+    )
+    if refreshed:
+        refresh_candles(connection)
+    start = DAY.replace(hour=10)
+    records = page(connection, fill=Fill.CARRY, start=start, end=start + timedelta(minutes=3))
+    assert [each["yes_bid"]["close"] for each in records] == [10, 30, 30]
+    assert [each["yes_bid"]["open"] for each in records] == [10, 10, 30]
+    assert [each["yes_ask"]["high"] for each in records] == [20, 40, 40]
+    assert [each["open_interest"] for each in records] == [3, 5, 5]
+    assert [each["quote_count"] for each in records] == [0, 1, 0]
+    assert [each["filled"] for each in records] == [True, True, True]
+    empty = page(connection, fill=Fill.NULL, start=start, end=start + timedelta(minutes=2))
+    assert [each["filled"] for each in empty] == [True, False]
+    assert [each["volume"] for each in empty] == [None, 0]
+    assert empty[0].keys() == empty[1].keys()
