@@ -92,32 +92,29 @@ CHECKS_OF_REFERENCE = _specs(("series", "events", "markets", "settlements"))
 CHECKS_OF_FEED = _specs(("quotes", "book_snapshots", "book_deltas"))
 
 
-@dg.multi_asset_check(name="trades_checks", specs=CHECKS_OF_TRADES)
+# Each is a subset, so that any of them may be asked for alone: in the UI, too.
+@dg.multi_asset_check(name="trades_checks", specs=CHECKS_OF_TRADES, can_subset=True)
 def trades_checks(
     context: dg.AssetCheckExecutionContext, database: Database
 ) -> Iterator[dg.AssetCheckResult]:
     """Check the run's days of trades; without a day: today's."""
-    yield from _results(days_of(context), database, CHECKS_OF_TRADES)
+    yield from _results(days_of(context), database, _asked(context, CHECKS_OF_TRADES))
 
 
-@dg.multi_asset_check(name="candles_checks", specs=CHECKS_OF_CANDLES)
+@dg.multi_asset_check(name="candles_checks", specs=CHECKS_OF_CANDLES, can_subset=True)
 def candles_checks(
     context: dg.AssetCheckExecutionContext, database: Database
 ) -> Iterator[dg.AssetCheckResult]:
     """Check the run's days of candles; without a day: today's."""
-    yield from _results(days_of(context), database, CHECKS_OF_CANDLES)
+    yield from _results(days_of(context), database, _asked(context, CHECKS_OF_CANDLES))
 
 
-# As of the assets, any of which may be asked for alone.
 @dg.multi_asset_check(name="reference_checks", specs=CHECKS_OF_REFERENCE, can_subset=True)
 def reference_checks(
     context: dg.AssetCheckExecutionContext, database: Database
 ) -> Iterator[dg.AssetCheckResult]:
     """Check the run's days of markets, events and outcomes; without a day: today's."""
-    asked = context.selected_asset_check_keys
-    yield from _results(
-        days_of(context), database, [spec for spec in CHECKS_OF_REFERENCE if spec.key in asked]
-    )
+    yield from _results(days_of(context), database, _asked(context, CHECKS_OF_REFERENCE))
 
 
 @dg.multi_asset_check(name="feed_checks", specs=CHECKS_OF_FEED, can_subset=True)
@@ -125,12 +122,15 @@ def feed_checks(
     context: dg.AssetCheckExecutionContext, database: Database
 ) -> Iterator[dg.AssetCheckResult]:
     """Check today's and yesterday's quotes and books: no run makes their days, and so certifies."""
+    days = [today() - timedelta(days=1), today()]
+    yield from _results(days, database, _asked(context, CHECKS_OF_FEED))
+
+
+def _asked(
+    context: dg.AssetCheckExecutionContext, specs: Sequence[dg.AssetCheckSpec]
+) -> list[dg.AssetCheckSpec]:
     asked = context.selected_asset_check_keys
-    yield from _results(
-        [today() - timedelta(days=1), today()],
-        database,
-        [spec for spec in CHECKS_OF_FEED if spec.key in asked],
-    )
+    return [spec for spec in specs if spec.key in asked]
 
 
 def _results(

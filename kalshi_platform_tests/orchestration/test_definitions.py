@@ -74,6 +74,17 @@ def test_a_lineage_names_columns_that_exist():
                 assert source.column_name in table.columns
 
 
+def test_every_check_can_be_asked_for_alone():
+    graph = defs.resolve_asset_graph()
+    assert graph.asset_check_keys
+    together = {
+        key.name: others
+        for key in graph.asset_check_keys
+        if (others := graph.get_execution_set_asset_and_check_keys(key) - {key})
+    }
+    assert together == {}
+
+
 def test_prices_are_described_in_millionths_of_a_dollar():
     columns = table_metadata(tables.candles_1m)["dagster/column_schema"].columns
     described = {column.name: column.description for column in columns}
