@@ -24,6 +24,8 @@ SUBSCRIPTION_ENDED = frozenset({10, 25})
 NOT_NOW = frozenset({18, 27})
 
 _MOST_AT_ONCE = 100
+# Commands for snapshots whose refusal is still understood.
+_MOST_ASKED = 100
 _PACE_SECONDS = 0.2
 _ACKNOWLEDGE_SECONDS = 10.0
 _LONGEST_UNANSWERED_SECONDS = 300.0
@@ -114,11 +116,14 @@ class BookSubscription:
         return command
 
     def _snapshots_due(self, now: float) -> dict[str, Any] | None:
-        doubted = self._books.doubted
-        while doubted:
-            ticker = doubted.popleft()
-            if ticker in self._listed and ticker not in self._awaited:
-                self._awaited.doubt([ticker], "not known to the reader", now)
+        for asked, cause in (
+            (self._books.doubted, "not known to the reader"),
+            (self._books.outdated, "the last one is old"),
+        ):
+            while asked:
+                ticker = asked.popleft()
+                if ticker in self._listed and ticker not in self._awaited:
+                    self._awaited.doubt([ticker], cause, now)
         if self._listed and not self._awaited and now - self.seen_at > self._silence_seconds:
             cause = f"silence for {self._silence_seconds:g} s"
             self._awaited.doubt([min(self._listed)], cause, now)
@@ -127,6 +132,9 @@ class BookSubscription:
             return None
         command_id = self._next_id()
         self._snapshots_asked[command_id] = due.tickers
+        if len(self._snapshots_asked) > _MOST_ASKED:
+            # Nothing is answered to a command that was carried out.
+            del self._snapshots_asked[min(self._snapshots_asked)]
         self._tell("snapshots_asked", cause=due.cause, markets=len(due.tickers))
         return self._update(command_id, "get_snapshot", due.tickers)
 

@@ -29,4 +29,6 @@ class Books:
         """Tickers, each once, the most wanted first."""
         self.doubted: deque[str] = deque()
         """Tickers whose book is of no use to the reader: a snapshot of each is asked for."""
+        self.outdated: deque[str] = deque()
+        """Tickers whose last snapshot is old: a fresh one of each is asked for."""
         self.report = BookReport()

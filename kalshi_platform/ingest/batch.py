@@ -5,6 +5,7 @@ No line stops it: what cannot be read is refused, kept with its bytes, and misse
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -31,12 +32,12 @@ from kalshi_platform.exchange.messages import (
 )
 from kalshi_platform.exchange.unread import Subject, subject_of, subject_within
 from kalshi_platform.ingest.clock import time_told
-from kalshi_platform.ingest.feed import BOOKS, QUOTES, FeedState
+from kalshi_platform.ingest.feed import BOOKS, QUOTES, REJECTED, FeedState
 from kalshi_platform.ingest.landing import instant
 from kalshi_platform.ingest.lines import (
     UNREADABLE,
+    BlockLines,
     TapeLine,
-    line_at,
     message_of,
     read_line,
     read_lines,
@@ -72,6 +73,8 @@ class Batch(Rows):
         """Per channel: receive time (Unix ns) and sending time (Unix ms) of the last message."""
         self._known_markets = known_markets
         self._position = Position(0, 0)
+        self._refusals: dict[tuple[str, str | None], int] = {}
+        """Places in `gaps`, by channel and market, of what could not be read last."""
 
     def read(self, block: Block) -> None:
         """Read a block of the tape into rows."""
@@ -94,6 +97,7 @@ class Batch(Rows):
         unusual.
         """
         state, known_markets, add = self.state, self._known_markets, self.trades.add
+        raw_at = BlockLines(data).at
         day = None
         for number, line in enumerate(lines):
             frame = line.frame
@@ -105,7 +109,7 @@ class Batch(Rows):
                         trade = read_trade(message)
                         add(trade, received_ns // 1000, frame.seq)
                     except ValueError:
-                        self._line(line, partial(line_at, data, number))
+                        self._line(line, partial(raw_at, number))
                         continue
                     subscription.seq = frame.seq
                     state.frames += 1
@@ -134,12 +138,12 @@ class Batch(Rows):
                     try:
                         self._add_delta(frame, received_ns, now_ms, state.frames + 1)
                     except ValueError:
-                        self._line(line, partial(line_at, data, number))
+                        self._line(line, partial(raw_at, number))
                         continue
                     subscription.seq = frame.seq
                     state.frames += 1
                     continue
-            self._line(line, partial(line_at, data, number))
+            self._line(line, partial(raw_at, number))
 
     def _read_alone(self, raw: bytes) -> None:
         """Read one line of a block in which some line is not what its type promises."""
@@ -425,12 +429,34 @@ class Batch(Rows):
     def _keep(self, gap: Gap | None) -> None:
         if gap is None:
             return
-        self.gaps.append(gap)
         if gap.channel == BOOKS:
             self.books.follow_gap(gap)
+        if gap.cause != REJECTED:
+            self.gaps.append(gap)
+            return
+        # Where nothing of a channel can be read any more, that is thousands of messages a second.
+        about = gap.channel, gap.market_ticker
+        place = self._refusals.get(about)
+        joined = None if place is None else _joined(self.gaps[place], gap)
+        if place is None or joined is None:
+            self._refusals[about] = len(self.gaps)
+            self.gaps.append(gap)
+        else:
+            self.gaps[place] = joined
 
 
 _OF_ONE_MARKET = {"market_lifecycle_v2", "multivariate_market_lifecycle"}
+
+
+def _joined(gap: Gap, later: Gap) -> Gap | None:
+    """Two gaps of the same cause as one, if nothing lies between them."""
+    if later.connection != gap.connection or later.starts_at > gap.ends_at:
+        return None
+    return replace(
+        gap,
+        starts_at=min(gap.starts_at, later.starts_at),
+        ends_at=max(gap.ends_at, later.ends_at),
+    )
 
 
 def _cause_word(event: str, cause: str) -> str:

@@ -46,6 +46,8 @@ class BookRows:
         self.snapshots: list[SnapshotRow] = []
         self.watches: list[WatchChange] = []
         """What begins and ends, in the order of the feed."""
+        self._ended: set[str | None] = set()
+        """Markets (None: all) whose watches have ended since the last one began."""
         self.days: set[int] = set()
         """Unix days that need their partitions."""
 
@@ -102,6 +104,7 @@ class BookRows:
         if frame.sid == state.book_sid:
             begins = WatchBegins(market, at, order, state.connection, frame.sid, in_yes_terms)
             self.watches.append(begins)
+            self._ended.clear()
         self.days.add(now_ms // 86_400_000)
         return market
 
@@ -131,6 +134,9 @@ class BookRows:
 
     def follow_gap(self, gap: Gap) -> None:
         """Something is missing: of one book, or of all."""
+        if gap.market_ticker in self._ended:
+            return
+        self._ended.add(gap.market_ticker)
         self.watches.append(WatchEnds(gap.starts_at, gap.cause, gap.market_ticker))
 
     def write(self, connection: psycopg.Connection) -> None:

@@ -14,6 +14,8 @@ from kalshi_platform.storage.writes.gaps import Gap
 
 BOOKS = "orderbook_delta"
 QUOTES = "ticker"
+REJECTED = "rejected_message"
+"""Cause of a gap: what came could not be read."""
 # Channels whose gaps may concern one market alone: each message tells of that market's state.
 _BY_MARKET = {BOOKS, QUOTES}
 
@@ -204,7 +206,7 @@ class FeedState(Struct):
             return None
         return self._gap(
             channel,
-            "rejected_message",
+            REJECTED,
             known.complete_until_ms,
             at_ms,
             detail=reason,

@@ -77,9 +77,19 @@ def split_lines(data: bytes) -> list[bytes]:
     return [line for line in data.split(b"\n") if line]
 
 
-def line_at(data: bytes, number: int) -> bytes:
-    """One line of a block that `read_lines` could read, by its index."""
-    return data.split(b"\n")[number]
+class BlockLines:
+    """The lines of a block that `read_lines` could read; taken apart once one is asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._lines: list[bytes] | None = None
+
+    def at(self, number: int) -> bytes:
+        """One line, by its index."""
+        if self._lines is None:
+            # Once for all: of a block, thousands may be asked for.
+            self._lines = self._data.split(b"\n")
+        return self._lines[number]
 
 
 def unread_frame(raw: bytes) -> UnreadFrame | None:

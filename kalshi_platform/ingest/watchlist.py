@@ -25,6 +25,7 @@ from kalshi_platform.storage.reads.watchlist import (
     loader_lag,
     open_markets_of,
     open_watches,
+    outdated_books,
 )
 from kalshi_platform.storage.writes.feed import add_to_counters
 from kalshi_platform.storage.writes.watchlist import Refusal, WatchState, save_watch_state
@@ -38,6 +39,7 @@ _GLANCE_SECONDS = 0.5
 # The loader commits a snapshot well within this, beside its lag.
 _UNKNOWN_SECONDS = 1.0
 _FIRST_ASK_AGAIN_SECONDS, _LONGEST_ASK_AGAIN_SECONDS = 5.0, 300.0
+_OUTDATED_SECONDS = 600.0
 _AGAIN_SECONDS = 5.0
 # A recorder that ends waits for it.
 _STATEMENT_SECONDS = 4
@@ -79,6 +81,7 @@ class Watchlist:
         self._saved: WatchState | None = None
         self._saved_at = 0.0
         self._choose_at = 0.0
+        self._outdated_at = 0.0
         self._began_at: float | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -110,6 +113,9 @@ class Watchlist:
             self._choose_at = now + (_CHOOSE_FIRST_SECONDS if begins else _CHOOSE_SECONDS)
         known = open_watches(connection)
         self._ask_for_unknown(connection, known, now)
+        if now >= self._outdated_at:
+            self._outdated_at = now + _OUTDATED_SECONDS
+            self._ask_for_outdated(connection)
         self._save(connection, known, now)
 
     def _choose(self, connection: psycopg.Connection) -> None:
@@ -160,6 +166,12 @@ class Watchlist:
             self._books.doubted.append(ticker)
             one.ask_at = now + one.pause_seconds
             one.pause_seconds = min(_LONGEST_ASK_AGAIN_SECONDS, one.pause_seconds * 2)
+
+    def _ask_for_outdated(self, connection: psycopg.Connection) -> None:
+        """Ask for a snapshot of each quiet book now and then: old days of them are dropped."""
+        if loader_lag(connection) is not None:
+            outdated = outdated_books(connection) & self._books.report.watched
+            self._books.outdated.extend(sorted(outdated))
 
     def _save(self, connection: psycopg.Connection, known: set[str], now: float) -> None:
         """Tell the tables what changed, and now and then that somebody is here."""

@@ -9,6 +9,9 @@ what each reader wants of it. It holds no values and no parameters but those of 
     a delta that follows it may be older on the exchange's clock: deltas are looked for from
     CLOCK_SECONDS before it on, and the loader lets no time of a delta lie further off. One that was
     overtaken by a snapshot is part of it: its number on the subscription is the lower one.
+    For the same reason the last snapshot by its time need not be the last one told: our own bears
+    the time of a delta, and after a lost message or a new connection the exchange's, told later,
+    may bear an earlier one.
 
 What is answered inside a gap (see `book_watches`) is the best that is known, and may be wrong.
 """
@@ -75,10 +78,7 @@ SELECT moment.market_ticker, moment.at, base.at AS base_at, base.feed_order AS b
 FROM {moments}
 CROSS JOIN LATERAL (
     SELECT at, feed_order, seq, source, sid, yes_micros, yes_centis, no_micros, no_centis
-    FROM book_snapshots
-    WHERE market_ticker = moment.market_ticker AND at <= moment.at
-    ORDER BY at DESC, feed_order DESC
-    LIMIT 1
+    {last_snapshot("moment.market_ticker", "moment.at")}
 ) AS base
 CROSS JOIN LATERAL (
     SELECT max(level.last_at) AS last_at, max(level.last_order) AS last_order,
@@ -111,6 +111,20 @@ CROSS JOIN LATERAL (
         GROUP BY side, price_micros
     ) AS level
 ) AS book"""  # noqa: S608  (constants and the caller's own words)
+
+
+def last_snapshot(market_ticker: str, at: str) -> str:
+    """SQL, from FROM on, for the snapshot that a book at an instant is built upon.
+
+    Args:
+        market_ticker, at: SQL of the market and of the instant.
+    """
+    known = f"FROM book_snapshots WHERE market_ticker = {market_ticker} AND at <= {at}"
+    return f"""\
+{known}
+      AND at >= (SELECT at {known} ORDER BY at DESC LIMIT 1) - interval '{CLOCK_SECONDS} seconds'
+    ORDER BY feed_order DESC
+    LIMIT 1"""
 
 
 def levels_at(moments: str = MOMENTS) -> str:

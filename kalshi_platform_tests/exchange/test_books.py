@@ -240,6 +240,26 @@ def test_a_book_that_the_reader_cannot_use_is_asked_for():
     assert exchange.told("snapshots_asked") == [{"cause": "not known to the reader", "markets": 1}]
 
 
+def test_a_book_whose_snapshot_is_old_is_asked_for():
+    exchange = Exchange(*T[:3])
+    exchange.run(1)
+    exchange.books.outdated.extend([T[1], "KXNEVER", T[2]])
+    [command] = exchange.run(10)
+    assert command["params"]["market_tickers"] == [T[1], T[2]]
+    assert exchange.told("snapshots_asked") == [{"cause": "the last one is old", "markets": 2}]
+    assert exchange.report.watched == set(T[:3])
+
+
+def test_what_was_asked_for_long_ago_is_not_remembered():
+    exchange = Exchange(*T[:3])
+    exchange.run(1)
+    for _ in range(300):
+        exchange.books.outdated.append(T[1])
+        exchange.run(1)
+    assert len(exchange.told("snapshots_asked")) == 300
+    assert len(exchange.here._snapshots_asked) <= 100
+
+
 def test_quiet_books_are_asked_for_one_snapshot_and_not_subscribed_again():
     exchange = Exchange(*T[:3])
     exchange.run(1)

@@ -107,6 +107,31 @@ def test_deltas_are_counted_on_from_where_they_were_counted(database, tmp_path):
         assert snapshots.due(connection) == [MARKET]
 
 
+def test_a_book_is_taken_on_from_the_snapshot_that_was_told_last(database, tmp_path):
+    # The delta's clock is ahead of those of the frames.
+    ahead = delta(2, at_ms=10) | {"msg": delta(2, at_ms=300)["msg"]}
+    write(tmp_path, opening(), lines(snapshot(1, yes=YES), ahead))
+    load(database, tmp_path)
+    assert take(database, most_deltas=1) == 1
+    write(tmp_path, lines(delta(4, at_ms=120, market=OTHER), snapshot(5, at_ms=150)))
+    write(tmp_path, lines(delta(6, at_ms=200)))
+    load(database, tmp_path)
+    assert watches(database) == [(0, 300, "sequence_jump"), (150, None, None)]
+    assert due(database, most_deltas=1) == [MARKET]
+    assert take(database, most_deltas=1) == 1
+    assert book_at(database, 1_000) == ({300_000: 100}, {})
+
+
+def test_the_age_of_a_snapshot_is_by_the_clock_that_it_came_by(database, tmp_path):
+    # A recording is replayed: all that it tells of is long ago, and has come just now.
+    write(tmp_path, opening(), lines(snapshot(1, yes=YES), delta(2, at_ms=10)))
+    load(database, tmp_path)
+    assert due(database, most_deltas=9, longest_seconds=900) == [MARKET]
+    with connect(database) as connection:
+        connection.execute("UPDATE book_snapshots SET received_at = now()")
+    assert due(database, most_deltas=9, longest_seconds=900) == []
+
+
 def test_nothing_is_taken_of_a_book_that_is_not_known(database, tmp_path):
     write(
         tmp_path,

@@ -1,6 +1,8 @@
 """Books from the tape: every message once, and known from when to when."""
 
 import json
+import time
+from unittest.mock import ANY
 
 import pytest
 
@@ -10,6 +12,7 @@ from kalshi_platform_tests.ingest.book_lines import (
     OTHER,
     book_at,
     delta,
+    instant,
     lines,
     opening,
     reply,
@@ -313,6 +316,48 @@ def test_a_snapshot_that_cannot_be_read_ends_its_markets_watch(database, tmp_pat
     assert watches(database) == [(0, 0, "rejected_message")]
     assert watches(database, OTHER) == [(0, None, None)]
     assert rows(database, "SELECT count(*) FROM book_snapshots") == [(2,)]
+
+
+def test_a_flood_of_deltas_that_cannot_be_read_is_one_gap_a_market(database, tmp_path):
+    # As after a change of the exchange's format: the loader must not fall behind.
+    markets = [f"KXFLOOD-26OCT01-T{number}" for number in range(20)]
+    flood = [
+        delta(21 + number, at_ms=number, market=markets[number % 20], price_dollars="x")
+        for number in range(20_000)
+    ]
+    write(
+        tmp_path,
+        opening(),
+        lines(*(snapshot(seq, market=market) for seq, market in enumerate(markets, 1))),
+        lines(*flood),
+    )
+    began = time.monotonic()
+    load(database, tmp_path)
+    assert time.monotonic() - began < 20  # line by line it is minutes
+    assert rows(
+        database,
+        "SELECT market_ticker, count(*), min(starts_at), max(ends_at) FROM gaps"
+        " GROUP BY 1 HAVING count(*) < 100 ORDER BY max(ends_at)",
+    ) == [(market, ANY, instant(0), instant(19_980 + at)) for at, market in enumerate(markets)]
+    assert rows(database, "SELECT count(*) FROM rejected_messages") == [(20_000,)]
+    assert rows(database, "SELECT DISTINCT ends_at, ended_by FROM book_watches") == [
+        (instant(0), "rejected_message")
+    ]
+
+
+def test_each_delta_that_cannot_be_read_ends_the_watch_that_began_since(database, tmp_path):
+    bad = {"price_dollars": "x"}
+    loaded(
+        database,
+        tmp_path,
+        opening(),
+        lines(snapshot(1, yes=YES), delta(2, at_ms=10), delta(3, at_ms=20, **bad)),
+        lines(delta(4, at_ms=25, **bad), snapshot(5, at_ms=30, yes=YES), delta(6, at_ms=40)),
+        lines(delta(7, at_ms=50, **bad)),
+    )
+    assert watches(database) == [(0, 10, "rejected_message"), (30, 40, "rejected_message")]
+    gaps = rows(database, "SELECT starts_at, ends_at FROM gaps ORDER BY starts_at")
+    assert gaps == [(instant(10), instant(25)), (instant(40), instant(50))]
 
 
 def test_a_message_of_books_without_a_market_leaves_no_book_known(database, tmp_path):

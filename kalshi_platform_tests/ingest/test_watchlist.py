@@ -15,6 +15,8 @@ from kalshi_platform.storage.reads.sweeps import checkpoint
 from kalshi_platform.storage.reads.watchlist import SOURCE, WATCH
 from kalshi_platform_tests.api.reference_rows import market, put
 from kalshi_platform_tests.api.rows import at, land, trade
+from kalshi_platform_tests.transform.book_rows import Snapshot
+from kalshi_platform_tests.transform.book_rows import land as land_book
 from kalshi_platform_tests.waiting import until
 
 NOON = at("12:00:00")
@@ -46,6 +48,16 @@ def busy(database, **trades):
         range(count)
     ]  # fmt: skip
     land(database, *rows)
+
+
+def keep_snapshot(database, ticker, received_at):
+    """A snapshot of long ago by the exchange's clock, as in a replay."""
+    with connect(database) as connection:
+        land_book(connection, Snapshot(NOON, received_at.day, market=ticker))
+        connection.execute(
+            "UPDATE book_snapshots SET received_at = %s WHERE market_ticker = %s",
+            [received_at, ticker],
+        )
 
 
 class Chooser:
@@ -275,6 +287,27 @@ def test_where_nobody_loads_nothing_is_asked_for(database, chooser):
     for _ in range(10):
         here.look(5)
     assert not here.books.doubted
+
+
+def test_a_quiet_book_gets_a_snapshot_before_its_only_one_is_dropped(database, chooser):
+    here = chooser("KXA,KXB,KXC")
+    know(database, "KXA", "KXB", "KXC", "KXD")
+    here.books.report = BookReport(True, frozenset({"KXA", "KXB", "KXC"}))
+    now = datetime.now(UTC)
+    for ticker, hours in {"KXA": 13, "KXB": 11, "KXD": 30}.items():
+        keep_snapshot(database, ticker, now - timedelta(hours=hours))
+    here.look()
+    assert not here.books.outdated  # nobody loads what would come
+    load_with_lag(database)
+    here.look(600)
+    assert list(here.books.outdated) == ["KXA", "KXC"]
+    here.books.outdated.clear()
+    here.look(300)
+    assert not here.books.outdated
+    keep_snapshot(database, "KXA", now)
+    load_with_lag(database)
+    here.look(300)
+    assert list(here.books.outdated) == ["KXC"]
 
 
 def test_a_query_that_takes_too_long_leaves_the_choice_and_is_told(database, chooser, monkeypatch):

@@ -88,6 +88,28 @@ def test_among_snapshots_of_one_instant_the_last_in_the_feed_counts(connection):
     assert book(connection, second(0)) == ({1: 2}, {})
 
 
+def test_the_snapshot_that_was_told_last_counts_though_another_bears_a_later_time(connection):
+    # Our own bears the time of a delta, by another of the exchange's clocks than the next one's.
+    land(
+        connection,
+        Snapshot(second(1), 5, yes={1: 1}, source="own", seq=1),
+        Snapshot(second(0.4), 9, yes={1: 2}),
+        Delta(second(0.5), 10, "yes", 1, 3),
+    )
+    assert book(connection, second(0.3)) is None
+    assert book(connection, second(0.4)) == ({1: 2}, {})
+    assert book(connection, second(2)) == ({1: 5}, {})
+
+
+def test_so_does_the_first_one_of_a_new_connection(connection):
+    land(
+        connection,
+        Snapshot(second(1), 5, yes={1: 1}, source="own", seq=1),
+        Snapshot(second(0.4), 2, yes={1: 2}, connection=START.connection + 9),
+    )
+    assert book(connection, second(2)) == ({1: 2}, {})
+
+
 def test_a_delta_that_follows_a_snapshot_counts_though_it_is_older(connection):
     # The snapshot was on its way for a while; the delta is the exchange's own time.
     land(connection, Delta(second(-1), 2, "yes", 300_000, 7), START)

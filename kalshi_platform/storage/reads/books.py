@@ -91,7 +91,8 @@ judged AS MATERIALIZED (
         SELECT EXISTS (SELECT FROM book_watches AS w
                        WHERE w.market_ticker = book.market_ticker AND w.starts_at <= book.at
                          AND (w.ends_at > book.at OR w.ends_at IS NULL)
-                         AND w.connection = book.connection AND w.sid = book.sid) AS watched
+                         AND w.connection = book.connection AND w.sid = book.sid
+                         AND w.start_order <= book.base_order) AS watched
     ) AS watch
     CROSS JOIN (SELECT to_timestamp(max(value)) AS at FROM ingestion_metrics
                 WHERE name = 'last_received_at_seconds') AS known

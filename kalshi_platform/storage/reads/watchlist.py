@@ -13,6 +13,9 @@ WATCH = "watch"
 # How long markets are compared for which is the busiest.
 BUSY_MINUTES = 15
 
+# Whole days of snapshots are dropped, two at the least are kept.
+_SNAPSHOT_HOURS = 12
+
 # The loader keeps how far each channel has come by the exchange's clock, which may be ahead of
 # ours or, where a recording is replayed, far behind.
 _CLOCK: LiteralString = """
@@ -56,6 +59,17 @@ SELECT coalesce(max(value) FILTER (WHERE name = 'loaded_lag_seconds'), 0) FROM i
 WHERE name IN ('loaded_lag_seconds', 'loader_seen_at_seconds')
   AND updated_at > now() - interval '5 seconds'
 HAVING bool_or(name = 'loader_seen_at_seconds')"""
+
+
+# By the receiver's clock: what is replayed tells of days long gone.
+_OUTDATED: LiteralString = """
+SELECT market_ticker FROM book_watches AS watch
+LEFT JOIN LATERAL (
+    SELECT received_at FROM book_snapshots WHERE market_ticker = watch.market_ticker
+    ORDER BY at DESC LIMIT 1
+) AS last ON true
+WHERE watch.ends_at IS NULL
+  AND (last.received_at IS NULL OR last.received_at < now() - make_interval(hours => %(hours)s))"""
 
 
 class FeedClock(NamedTuple):
@@ -106,6 +120,14 @@ def open_watches(connection: psycopg.Connection) -> set[str]:
             "SELECT market_ticker FROM book_watches WHERE ends_at IS NULL"
         )
     }
+
+
+def outdated_books(connection: psycopg.Connection) -> set[str]:
+    """Markets whose book is known now, and has no snapshot of the last hours.
+
+    A quiet book would lose the only one it has when old days are dropped.
+    """
+    return set(_tickers(connection, _OUTDATED, {"hours": _SNAPSHOT_HOURS}))
 
 
 def loader_lag(connection: psycopg.Connection) -> float | None:

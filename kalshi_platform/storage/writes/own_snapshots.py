@@ -6,25 +6,22 @@ a watch holds then is known without a gap up to the last delta seen.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import LiteralString, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
-from kalshi_platform.transform.books import books_at
+from kalshi_platform.transform.books import books_at, last_snapshot
 
-_COUNT: LiteralString = """\
+_COUNT = f"""\
 SELECT watch.market_ticker, base.feed_order,
        coalesce(since.until, known.until, base.at),
        coalesce(known.deltas, 0) + since.deltas,
-       base.at < now() - make_interval(secs => %(longest_seconds)s)
+       base.received_at < now() - make_interval(secs => %(longest_seconds)s)
 FROM book_watches AS watch
 CROSS JOIN LATERAL (
-    SELECT at, feed_order
-    FROM book_snapshots
-    WHERE market_ticker = watch.market_ticker
-    ORDER BY at DESC, feed_order DESC
-    LIMIT 1
+    SELECT at, received_at, feed_order
+    {last_snapshot("watch.market_ticker", "'infinity'")}
 ) AS base
 LEFT JOIN unnest(%(market_tickers)s::text[], %(base_orders)s::bigint[],
                  %(untils)s::timestamptz[], %(deltas)s::bigint[])
@@ -36,7 +33,7 @@ CROSS JOIN LATERAL (
     WHERE market_ticker = watch.market_ticker AND at > coalesce(known.until, base.at)
       AND feed_order > base.feed_order
 ) AS since
-WHERE watch.ends_at IS NULL AND base.feed_order >= watch.start_order"""
+WHERE watch.ends_at IS NULL AND base.feed_order >= watch.start_order"""  # noqa: S608  (constants)
 
 _NEWEST = (
     "(SELECT market_ticker, 'infinity'::timestamptz AS at"
@@ -110,7 +107,7 @@ def count_deltas(
     """
     columns = [*zip(*known, strict=True)] or [()] * len(Counted._fields)
     rows = connection.execute(
-        _COUNT,
+        _COUNT.encode(),
         {
             "longest_seconds": longest_seconds,
             "market_tickers": [*columns[0]],
