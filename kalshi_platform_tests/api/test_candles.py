@@ -140,6 +140,17 @@ async def test_what_stood_is_carried_and_a_gap_since_then_is_told(client, databa
         assert each["filled"]
 
 
+async def test_a_gap_is_told_of_what_was_never_quoted_with_and_without_a_trade(client, database):
+    land(database, trade("10:00:30"), trade("10:03:30"))
+    with connect(database) as connection:
+        lose(connection, at("10:00:00"), at("10:02:30"))
+    window = {"start_time": "2026-11-20T10:00:00Z", "end_time": "2026-11-20T10:05:00Z"}
+    carried = (await ask(client, **window, fill="carry"))["data"]
+    assert {each["yes_bid"] for each in carried} == {None}
+    assert [each["filled"] for each in carried] == [False, True, True, False, True]
+    assert [each["quote_gap"] for each in carried] == [True, True, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("interval", "buckets"),
     [("1m", ["10:00", "10:01", "11:00"]), ("1h", ["10:00", "11:00"]), ("1d", ["00:00"])],

@@ -113,7 +113,8 @@ def filled(interval: Interval, fill: Fill, slots: str, standing: str) -> str:
                 WHERE channel = 'ticker'
                   AND starts_at < s.starts_at + interval '{interval.seconds} seconds'
                   AND (market_ticker IS NULL OR market_ticker = %(market_ticker)s)
-                ORDER BY ends_at DESC LIMIT 1) > last_quoted_at"""  # noqa: S608 -- constants
+                ORDER BY ends_at DESC LIMIT 1)
+               > coalesce(last_quoted_at, s.starts_at)"""  # noqa: S608 -- constants
     return f"""
     SELECT starts_at, {prices}, {sums}, {quotes}, previous_micros,
            coalesce(open_interest_centis, last_open_interest_centis) AS open_interest_centis,
