@@ -266,13 +266,16 @@ class Batch(Rows):
         )
         self._name(delta.market_ticker)
         self._seen(BOOKS, received_ns, now_ms)
-        state.reached(BOOKS, min(at_ms, now_ms + _LARGEST_LEAD_MS), sid)
+        # A watch that ends is known up to here: never later than what was sent can tell of.
+        state.reached(BOOKS, min(at_ms, now_ms), sid)
 
     def _snapshot(self, frame: BookSnapshotFrame, received_ns: int, now_ms: int) -> None:
         if not self._is_new(frame, now_ms):
             return
-        if not self.state.is_newest(frame.sid, frame.seq):
-            # What it shows has changed since, and deltas that it lacks are in already.
+        left = self.state.book_sid not in (None, frame.sid)
+        if left or not self.state.is_newest(frame.sid, frame.seq):
+            # What it shows has changed since, and deltas that it lacks are in already; or it comes
+            # late from a subscription that was left, and would hide the book of the present one.
             self.counters["overtaken_total", f'channel="{BOOKS}"'] += 1
             return
         self._name(self.books.add_snapshot(frame, self.state, received_ns, now_ms))

@@ -116,7 +116,7 @@ def test_a_book_is_taken_on_from_the_snapshot_that_was_told_last(database, tmp_p
     write(tmp_path, lines(delta(4, at_ms=120, market=OTHER), snapshot(5, at_ms=150)))
     write(tmp_path, lines(delta(6, at_ms=200)))
     load(database, tmp_path)
-    assert watches(database) == [(0, 300, "sequence_jump"), (150, None, None)]
+    assert watches(database) == [(0, 10, "sequence_jump"), (150, None, None)]
     assert due(database, most_deltas=1) == [MARKET]
     assert take(database, most_deltas=1) == 1
     assert book_at(database, 1_000) == ({300_000: 100}, {})

@@ -223,6 +223,28 @@ def test_code_25_ends_all_watches_and_the_next_sid_begins_its_own(database, tmp_
     assert book_at(database, 60) == ({300_000: 600}, {})
 
 
+def test_a_late_snapshot_of_the_subscription_before_hides_no_book(database, tmp_path):
+    loaded(
+        database,
+        tmp_path,
+        opening(),
+        lines(snapshot(1, yes=YES)),
+        [subscribe_line(cause="no snapshot: silence for 60 s")],
+        lines(subscribed("orderbook_delta", 7), snapshot(1, sid=7, at_ms=50, no=NO)),
+        lines(snapshot(2, at_ms=60, yes=YES), delta(2, sid=7, at_ms=70)),
+    )
+    assert book_at(database, 70) == ({300_000: 100}, {600_000: 725})
+    assert rows(database, "SELECT value FROM ingestion_metrics WHERE name = 'overtaken_total'") == [
+        (1,)
+    ]
+
+
+def test_a_delta_ahead_of_its_frame_makes_nothing_known_beyond_the_frame(database, tmp_path):
+    ahead = delta(2, at_ms=10) | {"msg": delta(2, at_ms=9_000)["msg"]}
+    loaded(database, tmp_path, opening(), lines(snapshot(1, yes=YES), ahead, delta(4, at_ms=50)))
+    assert watches(database) == [(0, 10, "sequence_jump")]
+
+
 def test_an_unsubscribed_one_is_watched_no_longer(database, tmp_path):
     loaded(
         database,
