@@ -90,6 +90,13 @@ async def test_health_tells_of_candles_that_nobody_refreshes(anonymous, database
     assert body["oldest_stale_candle_age"] >= minutes * 60
 
 
+async def test_a_minute_that_changed_twice_is_one_to_recompute(anonymous, database):
+    land(database, trade("10:00:05"))
+    land(database, trade("10:00:06"))
+    land(database, trade("10:01:05"))
+    assert (await anonymous.get("/health")).json()["stale_candles"] == 2
+
+
 async def test_a_channel_that_never_spoke_is_not_a_zero(anonymous, database):
     body = (await anonymous.get("/health")).json()
     [source] = [source for source in body["sources"] if source["channel"] == "trade"]

@@ -71,7 +71,9 @@ SELECT json_build_object(
                            WHERE received_at >= date_trunc('day', now(), 'UTC')
                            LIMIT {_COUNTED}) AS counted),
     'stale_candles', (SELECT count(*) FROM (
-                          SELECT FROM stale_candles LIMIT {_COUNTED}) AS counted),
+                          SELECT DISTINCT market_ticker, starts_at FROM (
+                              SELECT market_ticker, starts_at FROM stale_candles
+                              LIMIT {_COUNTED}) AS listed) AS minutes),
     'oldest_stale_candle_at', (SELECT min(noted_at) FROM (
                                    SELECT noted_at FROM stale_candles LIMIT {_COUNTED}) AS seen),
     'reference', {REFERENCE_STATUS},
