@@ -75,6 +75,8 @@ class BookFrames:
         """Follow the numbers of the subscription, and see whose snapshot has come."""
         now = time.monotonic()
         self._books.seen_at = now
+        if kind == CHANNEL:
+            self._books.moved_at = now
         if seq is not UNSET:
             self._books.numbered(seq, now)
         if kind == "orderbook_snapshot":

@@ -72,6 +72,8 @@ class BookSubscription:
         self.sid: int | None = None
         self.seen_at = 0.0
         """When the subscription last said anything."""
+        self.moved_at = 0.0
+        """When a book last changed: what nobody has to ask for."""
         self._books = books
         self._next_id = next_id
         self._tell = tell

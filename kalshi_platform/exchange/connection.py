@@ -43,6 +43,7 @@ _LONGEST_PAUSE_SECONDS = 60.0
 _PATIENCE = {"trade": 1, "ticker": 1}
 _QUIET_PATIENCE = 10
 _BOOKS_EACH_SECONDS = 0.1
+_LONGEST_ANSWER_SECONDS = 2.0
 _AUTHENTICATION_REQUIRED = 9
 _UNKNOWN_CHANNEL = 8
 
@@ -91,6 +92,8 @@ class _Channel:
     cause: str = ""
     """Why it will be asked for again."""
     seen_at: float = 0.0
+    began_at: float = 0.0
+    """When the subscription was acknowledged."""
     refused: bool = False
     """Not asked for any more."""
     pause_seconds: float = 0.0
@@ -122,6 +125,8 @@ class Connection:
         self._number = number
         self._sink = sink
         self._silence_seconds = silence_seconds
+        self._answer_seconds = min(_LONGEST_ANSWER_SECONDS, silence_seconds / 4)
+        """So long after a subscription its messages may be its answer: tickers as they stand."""
         self._channels = {
             name: _Channel(name, silence_seconds * _PATIENCE.get(name, _QUIET_PATIENCE))
             for name in channels
@@ -133,6 +138,8 @@ class Connection:
         """Channels by the sid whose end has been asked for."""
         self._heard_at = time.monotonic()
         """When a frame came that belongs to no subscription."""
+        self._told_at = 0.0
+        """When a message came that nothing had asked for."""
         self._command_id = 0
         self._close_cause: str | None = None
         self._replies: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
@@ -196,7 +203,9 @@ class Connection:
             self._heard_at = time.monotonic()
             self._replies.put_nowait((kind, data))
         elif channel is not None:
-            channel.seen_at = time.monotonic()
+            channel.seen_at = now = time.monotonic()
+            if now - channel.began_at > self._answer_seconds:
+                self._told_at = now
         else:
             self._heard_at = time.monotonic()
 
@@ -243,7 +252,8 @@ class Connection:
             self._channels[name] = channel
         channel.sid = sid
         channel.pause_seconds = 0.0
-        channel.seen_at = time.monotonic()
+        channel.seen_at = channel.began_at = time.monotonic()
+        self._told_at = self._told_at or channel.began_at
         self._by_sid[sid] = channel
 
     async def _error(self, error: ErrorFrame) -> None:
@@ -293,17 +303,24 @@ class Connection:
         while True:
             await asyncio.sleep(1)
             now = time.monotonic()
-            # Without any subscription, a reply of any kind is a sign of life.
-            seen = [c.seen_at for c in self._channels.values() if c.sid is not None]
-            last = max(*seen, self._books.seen_at) if seen else self._heard_at
             try:
-                if now - last > self._silence_seconds:
+                if now - self._alive_at() > self._silence_seconds:
                     await self._close(f"silence on all channels for {self._silence_seconds:g} s")
                     return
                 for channel in tuple(self._channels.values()):
                     await self._attend(channel, now)
             except ConnectionClosed:
                 return
+
+    def _alive_at(self) -> float:
+        """When the exchange last told what it was not asked for.
+
+        A socket whose data has stopped still answers: new subscriptions are acknowledged, books
+        and quotes are sent as they stand. Without any subscription, whatever comes counts.
+        """
+        if any(channel.sid is not None for channel in self._channels.values()):
+            return max(self._told_at, self._books.moved_at)
+        return self._heard_at
 
     async def _attend(self, channel: _Channel, now: float) -> None:
         if channel.refused:

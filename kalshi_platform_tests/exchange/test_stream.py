@@ -1,6 +1,7 @@
 """The stream against an exchange that misbehaves in ways the simulator does not."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -91,6 +92,28 @@ async def test_a_connection_on_which_nothing_is_ever_answered_is_opened_again():
         await websocket.wait_closed()
 
     async with streaming(say_nothing, silence_seconds=1) as heard:
+        await until(lambda: len(opened) > 1)
+    assert "silence on all channels for 1 s" in heard.causes("close")
+
+
+async def test_a_socket_that_tells_only_what_it_is_asked_for_is_opened_again():
+    opened = []
+
+    async def answer_alone(websocket):
+        opened.append(websocket)
+        sids = itertools.count(1)
+        async for text in websocket:
+            command = json.loads(text)
+            if command["cmd"] == "subscribe":
+                sid = next(sids)
+                await websocket.send(subscribed(command, sid=sid))
+                await websocket.send(json.dumps({"type": "ticker", "sid": sid, "msg": {}}))
+            else:
+                [sid] = command["params"]["sids"]
+                reply = {"type": "unsubscribed", "id": command["id"], "sid": sid}
+                await websocket.send(json.dumps(reply))
+
+    async with streaming(answer_alone, ("trade", "ticker"), silence_seconds=1) as heard:
         await until(lambda: len(opened) > 1)
     assert "silence on all channels for 1 s" in heard.causes("close")
 
