@@ -694,5 +694,111 @@ api_keys = Table(
     _instant("created_at", server_default=func.now()),
     _instant("expires_at", nullable=True),
     _instant("revoked_at", nullable=True),
+    Column("plan", _ASCII, nullable=False, comment="name of the plan it was made with"),
+    Column("monthly_credits", BigInteger, nullable=False, comment="anew each month, UTC"),
+    Column("requests_per_second", Integer, nullable=False),
+    Column("previous_hash", LargeBinary, unique=True, comment="of the key before its rotation"),
+    _instant("previous_until", nullable=True, comment="until then the key before works, too"),
+    CheckConstraint("monthly_credits >= 0", name="api_keys_monthly_credits"),
+    CheckConstraint("requests_per_second > 0", name="api_keys_requests_per_second"),
     comment="Customers' keys; only a hash is stored.",
+)
+
+api_balances = Table(
+    "api_balances",
+    metadata,
+    Column("key_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("month", Date, nullable=False, comment="first day of the month of month_spent"),
+    Column("month_spent", BigInteger, nullable=False, comment="of that month's credits"),
+    Column("extra_left", BigInteger, nullable=False, comment="of the granted credits"),
+    CheckConstraint("month_spent >= 0", name="api_balances_month_spent"),
+    CheckConstraint("extra_left >= 0", name="api_balances_extra_left"),
+    comment="What each key has spent; the credits of a month are spent before granted ones.",
+)
+
+api_usage = Table(
+    "api_usage",
+    metadata,
+    Column("key_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("used_on", Date, primary_key=True, comment="UTC day of the charge"),
+    Column("endpoint", _ASCII, primary_key=True, comment="method and route: POST /trades"),
+    Column("requests", BigInteger, nullable=False, comment="charged, so answered with 2xx"),
+    Column("credits", BigInteger, nullable=False),
+    Column("extra_credits", BigInteger, nullable=False, comment="of credits, granted ones"),
+    comment="What each key used, by day and endpoint; committed with the balance it lowers.",
+)
+
+api_meters = Table(
+    "api_meters",
+    metadata,
+    Column("meter_id", Uuid, primary_key=True, comment="one process of the API"),
+    Column("last_batch", BigInteger, nullable=False, comment="number of its last batch of charges"),
+    _instant("updated_at", server_default=func.now()),
+    comment="Which charges are committed: a batch whose commit got no answer is not charged twice.",
+)
+
+credit_grants = Table(
+    "credit_grants",
+    metadata,
+    Column("grant_id", BigInteger, Identity(), primary_key=True),
+    Column("key_id", BigInteger, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+    _instant("granted_at", server_default=func.now()),
+    Column("note", Text),
+    CheckConstraint("credits > 0", name="credit_grants_credits"),
+    Index("credit_grants_by_key", "key_id", "granted_at"),
+    comment="Credits given beyond the plan; they do not expire.",
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("alert_id", BigInteger, Identity(), primary_key=True),
+    Column("name", _ASCII, nullable=False, comment="what is wrong, and where: stale trades"),
+    Column("kind", _ASCII, nullable=False, comment="stale, gap, check, run, rejected, disk, …"),
+    Column("severity", _ASCII, nullable=False, comment="error or warning"),
+    Column("summary", Text, nullable=False, comment="one sentence"),
+    Column("remedy", Text, nullable=False, comment="what to do"),
+    Column("link", Text, comment="the run or asset in Dagster"),
+    _instant("started_at", server_default=func.now()),
+    _instant("recovered_at", nullable=True, comment="null: it goes on"),
+    Column("recovery", Text, comment="one sentence"),
+    Index("alerts_going_on", "name", unique=True, postgresql_where=text("recovered_at IS NULL")),
+    Index("alerts_by_start", "started_at"),
+    comment="What operators were told is wrong, from change to recovery.",
+)
+
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("alert_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("event", _ASCII, primary_key=True, comment="started or recovered"),
+    Column("channel", _ASCII, primary_key=True, comment="log, webhook or smtp"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _instant("next_attempt_at", nullable=True, comment="null once delivered or given up"),
+    _instant("delivered_at", nullable=True),
+    Column("error", Text, comment="of the last attempt"),
+    Index(
+        "alert_deliveries_due",
+        "next_attempt_at",
+        postgresql_where=text("next_attempt_at IS NOT NULL"),
+    ),
+    comment="Each message about an alert, by channel; tried again until it arrives.",
+)
+
+archives = Table(
+    "archives",
+    metadata,
+    Column("table_name", _ASCII, primary_key=True),
+    Column("day", Date, primary_key=True, comment="UTC"),
+    Column("path", Text, nullable=False, comment="of the Parquet file, below KALSHI_ARCHIVE_URL"),
+    Column("schema_version", Integer, nullable=False, comment="of the file's columns"),
+    Column("row_count", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False, comment="of the file"),
+    Column("sha256", LargeBinary, nullable=False, comment="of the file"),
+    Column("checksum", Numeric, nullable=False, comment="sum of the rows' hashes, in any order"),
+    _instant("archived_at", server_default=func.now()),
+    _instant("verified_at", nullable=True, comment="read back and found equal to the table"),
+    _instant("dropped_at", nullable=True, comment="then the rows left the database"),
+    comment="Days of a table that are a Parquet file, too, or only that.",
 )

@@ -20,8 +20,16 @@ def create_key(
     """
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     connection.execute(
-        "INSERT INTO api_keys (key_hash, prefix, name, expires_at) VALUES (%s, %s, %s, %s)",
-        [hashlib.sha256(key.encode()).digest(), key[:_SHOWN_CHARACTERS], name, expires_at],
+        "INSERT INTO api_keys (key_hash, prefix, name, expires_at,"
+        " plan, monthly_credits, requests_per_second) VALUES (%s, %s, %s, %s, 'local', %s, %s)",
+        [
+            hashlib.sha256(key.encode()).digest(),
+            key[:_SHOWN_CHARACTERS],
+            name,
+            expires_at,
+            1_000_000_000,
+            10_000,
+        ],
     )
     return key
 
