@@ -69,8 +69,31 @@ class Settings(BaseSettings):
     books_use_yes_price: bool = Field(
         False, description="ask for no-side prices of books in terms of yes; stored all the same"
     )
-    quotes_days: int = Field(14, ge=2, description="days of quotes that are kept")
-    books_days: int = Field(14, ge=2, description="days of order books that are kept")
+    quotes_days: int = Field(14, ge=2, description="days of quotes kept in the database")
+    books_days: int = Field(14, ge=2, description="days of order books kept in the database")
+    trades_days: int = Field(
+        90, ge=2, description="days of trades and lifecycle messages kept in the database"
+    )
+    tape_days: int = Field(7, ge=2, description="days of tape that are kept")
+    archive_url: str | None = Field(
+        None,
+        description="where closed days go as Parquet: a folder, or file://, s3://, gs://; "
+        "unset: the folder archive under the home folder",
+    )
+    alert_webhook_url: SecretStr | None = Field(
+        None, description="alerts are posted there as JSON, in Slack's format"
+    )
+    alert_smtp_url: SecretStr | None = Field(
+        None, description="smtp://user:password@host:587 or smtps://…: alerts go out as mail"
+    )
+    alert_email_to: str | None = Field(None, description="addresses, with commas between them")
+    alert_email_from: str | None = Field(None, description="unset: the first of those")
+    alert_disk_percent: float = Field(
+        90, gt=0, le=100, description="a disk filled beyond that is an alert"
+    )
+    dagster_url: str | None = Field(
+        None, description="Dagster's address in links; unset: http://127.0.0.1:DAGSTER_PORT"
+    )
     dagster_port: Port = Field(3000, validation_alias=AliasChoices("DAGSTER_PORT"))
     dagster_code_port: Port = Field(4266, validation_alias=AliasChoices("DAGSTER_CODE_PORT"))
     api_port: Port = Field(8000, validation_alias=AliasChoices("API_PORT"))
@@ -108,6 +131,11 @@ class Settings(BaseSettings):
     @property
     def tape_folder(self) -> Path:
         return self.home.absolute() / "tape"
+
+    @property
+    def archive(self) -> str:
+        """The URL or absolute folder of the archive."""
+        return self.archive_url or str(self.home.absolute() / "archive")
 
     @property
     def dagster_home(self) -> Path:
