@@ -35,9 +35,9 @@ log = structlog.get_logger()
 _CHOOSE_SECONDS = 15.0
 # At first, trades and markets are only just becoming known.
 _BEGINNING_SECONDS, _CHOOSE_FIRST_SECONDS = 60.0, 2.0
-_GLANCE_SECONDS = 0.5
+_GLANCE_SECONDS = 0.25
 # The loader commits a snapshot well within this, beside its lag.
-_UNKNOWN_SECONDS = 1.0
+_UNKNOWN_SECONDS = 0.5
 _FIRST_ASK_AGAIN_SECONDS, _LONGEST_ASK_AGAIN_SECONDS = 5.0, 300.0
 _OUTDATED_SECONDS = 600.0
 _AGAIN_SECONDS = 5.0

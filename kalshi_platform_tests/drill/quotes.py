@@ -199,6 +199,7 @@ def _describe(standing: Ground) -> None:
             "SELECT 'from the end of a gap to the next book of that market, ours: ' ||"
             f" max(again)/{SPEED} FROM (SELECT min(w.starts_at) - g.ends_at AS again FROM gaps g"
             " JOIN book_watches w ON w.starts_at >= g.ends_at"
+            " AND w.market_ticker = coalesce(g.market_ticker, w.market_ticker)"
             " WHERE g.channel = 'orderbook_delta' GROUP BY g.gap_id, g.ends_at) AS recoveries",
         ):
             for row in connection.execute(query.encode()):
