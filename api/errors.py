@@ -108,6 +108,22 @@ class Unauthorized(ProblemError):
     title = "A valid API key is needed"
 
 
+class CreditsSpent(ProblemError):
+    """The key has fewer credits left than the request costs; nothing was charged."""
+
+    status = HTTPStatus.PAYMENT_REQUIRED
+    name = "credits_spent"
+    title = "The credits are spent"
+
+
+class TooManyRequests(ProblemError):
+    """The key asks faster than its plan allows."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    name = "too_many_requests"
+    title = "Too many requests"
+
+
 class Unavailable(ProblemError):
     """The database cannot answer now."""
 
@@ -149,15 +165,16 @@ def problem_response(
     )
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route: which problems it answers with, besides 401 and 503."""
+def problems(*statuses: int, charged: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a keyed route: which problems it answers with, besides 401, 429 and 503,
+    and 402 where it costs credits."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,
             "model": Problem,
             "content": {"application/problem+json": {"schema": {"$ref": _PROBLEM_SCHEMA}}},
         }
-        for status in sorted({*statuses, 401, 503})
+        for status in sorted({*statuses, 401, 429, 503} | ({402} if charged else set()))
     }
 
 
