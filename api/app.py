@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from api.auth import Keys
 from api.bodies import BodyLimit
 from api.completeness import Completeness
+from api.compression import Compression
 from api.database import LIST_OPTIONS, ReadDatabase
 from api.documentation import DESCRIPTION, TAGS, TITLE, install_documentation
 from api.errors import install_problem_handlers
@@ -86,6 +87,7 @@ def create_app(
         app.include_router(listed.router)
     app.include_router(operations.router)
     app.add_middleware(BodyLimit)
+    app.add_middleware(Compression)
     # Added last, it is around all others.
     app.add_middleware(Telemetry, metrics=app.state.metrics)
     return app

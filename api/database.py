@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 import structlog
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from kalshi_platform.storage.engine import libpq_url
 
@@ -38,6 +38,10 @@ class DatabaseUnavailable(Exception):
     """The database could not answer now; the same request may succeed later."""
 
 
+class DatabaseBusy(DatabaseUnavailable):
+    """The database answers, but all connections to it are in use, and others wait for them."""
+
+
 class SchemaMissing(DatabaseUnavailable):
     """The database answers, but has no tables of this platform, or not for our role."""
 
@@ -60,6 +64,7 @@ class ReadDatabase:
         connections: int = 10,
         statement_seconds: float = 5,
         wait_seconds: float = 3,
+        most_waiting: int = 2_000,
         options: Mapping[str, str] = SESSION_OPTIONS,
     ) -> None:
         options = {**options, "statement_timeout": f"{statement_seconds * 1000:.0f}"}
@@ -75,10 +80,13 @@ class ReadDatabase:
             max_size=connections,
             open=False,
             timeout=wait_seconds,
+            max_waiting=most_waiting,
             # Given up soon, a connection is tried anew by the next request rather than after a
             # pause that grows with the outage.
             reconnect_timeout=1,
         )
+        self._connections = connections
+        self._in_use = 0
 
     async def open(self) -> None:
         await self._pool.open(wait=False)
@@ -93,6 +101,7 @@ class ReadDatabase:
 
         Raises:
             DatabaseUnavailable: no connection, or it broke twice.
+            DatabaseBusy: all connections were in use for as long as one may wait.
             SchemaMissing: there are no tables to read.
             StatementTooSlow: the statement ran into its time limit.
             psycopg.Error: the statement itself is wrong: a fault of ours, and no outage.
@@ -104,7 +113,11 @@ class ReadDatabase:
                 raise StatementTooSlow(str(error)) from error
             except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
                 raise SchemaMissing(str(error).strip()) from error
-            except (PoolTimeout, PoolClosed):
+            except (PoolTimeout, TooManyRequests) as error:
+                if self._in_use >= self._connections:
+                    raise DatabaseBusy(str(error).strip()) from error
+                raise
+            except PoolClosed:
                 raise
             except psycopg.OperationalError as error:
                 # The server was restarted: every pooled connection may be dead. Reads may be
@@ -119,7 +132,11 @@ class ReadDatabase:
         self, statement: str, parameters: Mapping[str, Any] | None
     ) -> tuple[bytes | None, ...] | None:
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(statement.encode(), parameters)
+            self._in_use += 1
+            try:
+                cursor = await connection.execute(statement.encode(), parameters)
+            finally:
+                self._in_use -= 1
             result = cursor.pgresult
             assert result is not None
             if result.ntuples == 0:

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api.database import DatabaseUnavailable, StatementTooSlow
+from api.database import DatabaseBusy, DatabaseUnavailable, StatementTooSlow
 from api.schemas import Problem
 
 _TYPE_PREFIX = "urn:kalshi-platform:problem:"
@@ -132,6 +132,14 @@ class Unavailable(ProblemError):
     title = "The data cannot be reached right now"
 
 
+class Busy(ProblemError):
+    """More is asked than can be answered at once."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    name = "busy"
+    title = "Too much is being asked right now"
+
+
 def problem_response(
     request_id: str,
     status: int,
@@ -229,6 +237,16 @@ def install_problem_handlers(app: FastAPI) -> None:
             Unavailable(
                 "The database does not answer; try again in a few seconds.",
                 headers={"Retry-After": "2"},
+            ),
+        )
+
+    @app.exception_handler(DatabaseBusy)
+    async def busy(request: Request, _error: DatabaseBusy) -> Response:
+        return await known(
+            request,
+            Busy(
+                "All connections to the database are in use; try again in a moment.",
+                headers={"Retry-After": "1"},
             ),
         )
 

@@ -6,6 +6,7 @@ import structlog
 import uvicorn
 
 from api.app import create_app
+from api.connections import GuardedProtocol
 from kalshi_platform.settings import Settings
 
 
@@ -32,7 +33,9 @@ def serve(settings: Settings, host: str = "127.0.0.1") -> None:
         host=host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=GuardedProtocol,
+        ws="none",
+        server_header=False,
         access_log=False,  # our own line carries the request's id and never a key
         log_level="warning",
         timeout_graceful_shutdown=5,

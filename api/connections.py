@@ -1,0 +1,175 @@
+"""Connections that cannot be held for nothing: limits around each, and statements of the gone.
+
+uvicorn reads a request for as long as its client likes to send it, keeps what a client does not
+read, and lets a question run to its end when nobody waits for the answer. Here
+
+- a request must have arrived within REQUEST_SECONDS of its first byte, its head within HEAD_BYTES;
+- a client that takes nothing of an answer, or too little, is let go after SEND_SECONDS;
+- whoever hangs up ends the statement of his question in the database;
+- beyond MOST_CONNECTIONS only the operators' pages are answered, beyond HARD_CONNECTIONS nobody.
+"""
+
+import asyncio
+import uuid
+from typing import Any, cast
+
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.errors import Busy, problem_response
+
+REQUEST_SECONDS = 15.0
+SEND_SECONDS = 30.0
+HEAD_BYTES = 32_768
+MOST_CONNECTIONS = 3_000
+HARD_CONNECTIONS = MOST_CONNECTIONS + 200
+OPERATORS_PATHS = frozenset({"/health", "/metrics"})
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with deadlines; one object a connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._answer = self.app
+        self.app = cast("Any", self._answer_while_connected)
+        self._running: asyncio.Task[Any] | None = None
+        self._gone = False
+        self._head_bytes = 0
+        self._in_head = True
+        self._in_message = False
+        self._request_deadline: asyncio.TimerHandle | None = None
+        self._send_deadline: asyncio.TimerHandle | None = None
+
+    # What comes in -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > HARD_CONNECTIONS:
+            transport.abort()
+            return
+        # Whoever connects has something to ask.
+        self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(431, f"The head of a request may have {HEAD_BYTES:,} bytes.")
+                return
+        if self._in_message or self.cycle is None or self.cycle.response_complete:
+            self._await_request()  # whatever came was no whole request
+        else:
+            self._stop_awaiting_request()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = self._in_message = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer what never became a request, and close."""
+        self._stop_awaiting_request()
+        answer = problem_response(
+            uuid.uuid4().hex,
+            status,
+            name="not_http" if status == 400 else "head_too_long",
+            title="This is no HTTP request" if status == 400 else "The head is too long",
+            detail=detail,
+        )
+        lines = [b"%b: %b\r\n" % header for header in answer.raw_headers]
+        self.transport.write(
+            b"".join([STATUS_LINE[status], *lines, b"connection: close\r\n\r\n", answer.body])
+        )
+        self.transport.close()
+        self._await_the_rest()
+
+    def _await_request(self) -> None:
+        if self._request_deadline is None:
+            # Should an answer be on its way, it is to a client that has not finished asking.
+            self._request_deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def _stop_awaiting_request(self) -> None:
+        if self._request_deadline is not None:
+            self._request_deadline.cancel()
+            self._request_deadline = None
+
+    # What goes out -----------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_taking()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._send_deadline is not None and not self.transport.is_closing():
+            self._send_deadline.cancel()
+            self._send_deadline = None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_the_rest()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._await_the_rest()
+
+    def _await_the_rest(self) -> None:
+        # A connection that closes sends what is left first, however slowly it is taken.
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._await_taking()
+
+    def _await_taking(self) -> None:
+        if self._send_deadline is None:
+            self._send_deadline = self.loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    # The answer --------------------------------------------------------------------------------
+
+    async def _answer_while_connected(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self.connections) > MOST_CONNECTIONS and scope["path"] not in OPERATORS_PATHS:
+            await _too_many(scope, receive, send)
+            return
+        self._running = task = asyncio.current_task()
+        try:
+            await self._answer(scope, cast("Any", receive), cast("Any", send))
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+        finally:
+            if self._running is task:  # else the next question of this connection runs by now
+                self._running = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
+        self._stop_awaiting_request()
+        super().connection_lost(exc)
+        if self._send_deadline is not None:
+            self._send_deadline.cancel()
+        if self._running is not None:
+            self._running.cancel()
+
+
+async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    answer = problem_response(
+        uuid.uuid4().hex,
+        Busy.status,
+        name=Busy.name,
+        title=Busy.title,
+        detail="Too many connections; try again in a few seconds.",
+        headers={"Retry-After": "5", "Connection": "close"},
+    )
+    await answer(scope, receive, send)
