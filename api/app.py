@@ -5,14 +5,18 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api.auth import Keys
 from api.bodies import BodyLimit
+from api.charge_database import ACCOUNT_OPTIONS, ChargeDatabase
 from api.completeness import Completeness
 from api.compression import Compression
 from api.database import LIST_OPTIONS, ReadDatabase
 from api.documentation import DESCRIPTION, TAGS, TITLE, install_documentation
 from api.errors import install_problem_handlers
+from api.keys import Keys
+from api.limits import Limits
+from api.metering import Meter
 from api.routes import (
+    account,
     candles,
     deltas,
     events,
@@ -33,8 +37,8 @@ def create_app(
     """The API on a database; nothing is opened before the application starts.
 
     Args:
-        database_url: any spelling of a PostgreSQL URL; its user must be able to become the role
-            kalshi_reader.
+        database_url: any spelling of a PostgreSQL URL; its user must be able to become the roles
+            kalshi_reader and kalshi_meter.
         simulated: whether the recorded exchange is the made-up one; shown in /health.
         connections: most connections for customers' pages; as many again for lists.
         statement_seconds: longest time one page may take in the database.
@@ -48,6 +52,12 @@ def create_app(
         statement_seconds=statement_seconds,
         options=LIST_OPTIONS,
     )
+    # Keys and accounts, and what charges them: a role of their own, that cannot read the data.
+    accounts = ReadDatabase(
+        database_url, connections=2, statement_seconds=2, options=ACCOUNT_OPTIONS
+    )
+    charges = ChargeDatabase(database_url)
+    meter = Meter(charges)
     # Health has a connection of its own, so that it answers while all others are busy.
     status_database = ReadDatabase(database_url, connections=1, statement_seconds=1, wait_seconds=1)
 
@@ -55,10 +65,15 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.open()
         await lists.open()
+        await accounts.open()
+        await charges.open()
         await status_database.open()
         try:
             yield
         finally:
+            await meter.close()
+            await charges.close()
+            await accounts.close()
             await database.close()
             await lists.close()
             await status_database.close()
@@ -75,7 +90,10 @@ def create_app(
     app.state.database = database
     app.state.lists = lists
     app.state.status_database = status_database
-    app.state.keys = Keys(database)
+    app.state.accounts = accounts
+    app.state.keys = Keys(accounts)
+    app.state.limits = Limits()
+    app.state.meter = meter
     app.state.completeness = Completeness(database)
     app.state.simulated = simulated
     app.state.metrics = RequestMetrics()
@@ -85,6 +103,7 @@ def create_app(
         app.include_router(told.router)
     for listed in (settlements, markets, events, series):
         app.include_router(listed.router)
+    app.include_router(account.router)
     app.include_router(operations.router)
     app.add_middleware(BodyLimit)
     app.add_middleware(Compression)

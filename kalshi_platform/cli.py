@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Records the exchange Kalshi, keeps the record complete, and serves it.",
     epilog="Settings come from the environment or .env: see .env.example.",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API's keys.")
+keys_app = typer.Typer(no_args_is_help=True, help="The API's keys and their credits.")
 tape_app = typer.Typer(no_args_is_help=True, help="Look at the recorded frames.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(tape_app, name="tape")
@@ -236,46 +236,61 @@ def api(
 @keys_app.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    plan: Annotated[
+        str, typer.Option(help="free, basic, pro or local (no limit to meet).")
+    ] = "free",
+    monthly_credits: Annotated[
+        int | None, typer.Option(min=0, help="In place of the plan's.")
+    ] = None,
+    requests_per_second: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="In place of the plan's.")
+    ] = None,
     expires: Annotated[
         datetime | None, typer.Option(formats=_DAYS, help="UTC day on which it ends.")
     ] = None,
 ) -> None:
     """Make a key and print it, the only time it is seen.
 
-    Example: kalshi-platform keys create research --expires 2027-12-31
+    Example: kalshi-platform keys create research --plan basic --expires 2027-12-31
     """
     from datetime import UTC
 
     from kalshi_platform.operations.errors import Refusal
     from kalshi_platform.storage import engine
+    from kalshi_platform.storage.plans import PLANS
     from kalshi_platform.storage.writes import keys
 
+    if plan not in PLANS:
+        raise Refusal(f"--plan {plan}: there are {', '.join(PLANS)}.", 2)
     ends_at = None if expires is None else expires.replace(tzinfo=UTC)
     if ends_at is not None and ends_at <= datetime.now(UTC):
         raise Refusal(f"--expires {ends_at:%Y-%m-%d} has begun: give a later day (UTC).", 2)
     settings = _settings()
     _require_schema(settings)
     with engine.connect(settings.url) as connection:
-        print(keys.create_key(connection, name, expires_at=ends_at))
+        key = keys.create_key(
+            connection,
+            name,
+            plan=PLANS[plan],
+            monthly_credits=monthly_credits,
+            requests_per_second=requests_per_second,
+            expires_at=ends_at,
+        )
+    print(key)
 
 
 @keys_app.command("list")
 def list_keys() -> None:
-    """List all keys, without their secrets. Example: kalshi-platform keys list"""
-    from datetime import UTC
-
+    """List all keys with what they spent and have left. Example: kalshi-platform keys list"""
+    from kalshi_platform.operations.customers import key_lines
     from kalshi_platform.storage import engine
     from kalshi_platform.storage.reads import keys
 
-    now = datetime.now(UTC)
-    with engine.connect(_settings().url) as connection:
-        for key in keys.list_keys(connection):
-            over = key.expires_at is not None and key.expires_at <= now
-            state = "revoked" if key.revoked_at else "expired" if over else "in force"
-            word = "since" if over else "until"
-            ends = f", {word} {key.expires_at:%Y-%m-%d}" if key.expires_at else ""
-            made = f"{key.created_at:%Y-%m-%d}"
-            print(f"{key.key_id:>4}  {key.prefix}…  {made}  {state}{ends}  {key.name}")
+    settings = _settings()
+    _require_schema(settings)
+    with engine.connect(settings.url) as connection:
+        for line in key_lines(keys.list_keys(connection)):
+            print(line)
 
 
 @keys_app.command("revoke")
@@ -283,14 +298,96 @@ def revoke_key(
     key_id: Annotated[int, typer.Argument(help="The number that `keys list` shows.")],
 ) -> None:
     """Revoke a key for good. Example: kalshi-platform keys revoke 3"""
-    from kalshi_platform.operations.errors import Refusal
+    from kalshi_platform.operations.customers import not_in_force
     from kalshi_platform.storage import engine
     from kalshi_platform.storage.writes import keys
 
     with engine.connect(_settings().url) as connection:
         if not keys.revoke_key(connection, key_id):
-            raise Refusal(f"No key {key_id} is in force: see `kalshi-platform keys list`.")
+            raise not_in_force(key_id)
     print(f"Key {key_id} is revoked; the API refuses it within ten seconds.")
+
+
+@keys_app.command("rotate")
+def rotate_key(
+    key_id: Annotated[int, typer.Argument(help="The number that `keys list` shows.")],
+    grace_hours: Annotated[
+        float, typer.Option(min=0, max=8_760, help="So long the old key works, too.")
+    ] = 24,
+) -> None:
+    """Give a key a new secret and print it; credits and usage stay.
+
+    Example: kalshi-platform keys rotate 3 --grace-hours 48
+    """
+    from datetime import timedelta
+
+    from kalshi_platform.operations.customers import not_in_force
+    from kalshi_platform.storage import engine
+    from kalshi_platform.storage.writes import keys
+
+    settings = _settings()
+    _require_schema(settings)
+    with engine.connect(settings.url) as connection:
+        key = keys.rotate_key(connection, key_id, timedelta(hours=grace_hours))
+        if key is None:
+            raise not_in_force(key_id)
+    print(key)
+    print(f"The key before works for {grace_hours:g} hours more.", file=sys.stderr)
+
+
+@keys_app.command("grant")
+def grant_credits(
+    key_id: Annotated[int, typer.Argument(help="The number that `keys list` shows.")],
+    amount: Annotated[int, typer.Argument(metavar="CREDITS", min=1, max=10**12, help="How many.")],
+    note: Annotated[str | None, typer.Option(help="Why; kept with the grant.")] = None,
+) -> None:
+    """Give a key credits beyond its plan's, which do not expire.
+
+    Example: kalshi-platform keys grant 3 50000 --note "trial"
+    """
+    from kalshi_platform.operations.customers import not_in_force
+    from kalshi_platform.storage import engine
+    from kalshi_platform.storage.writes import keys
+
+    settings = _settings()
+    _require_schema(settings)
+    with engine.connect(settings.url) as connection:
+        left = keys.grant_credits(connection, key_id, amount, note)
+        if left is None:
+            raise not_in_force(key_id)
+    print(f"Key {key_id} has {left:,} granted credits; the API knows within ten seconds.")
+
+
+@keys_app.command("usage")
+def key_usage(
+    key_id: Annotated[int, typer.Argument(help="The number that `keys list` shows.")],
+    first: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=_DAYS, help="First UTC day.", show_default="this month's"),
+    ] = None,
+    last: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=_DAYS, help="Last UTC day.", show_default="today"),
+    ] = None,
+) -> None:
+    """Say what a key used, by day and endpoint.
+
+    Example: kalshi-platform keys usage 3 --from 2026-11-01 --to 2026-11-30
+    """
+    from datetime import UTC
+
+    from kalshi_platform.operations.customers import usage_lines
+    from kalshi_platform.storage import engine
+    from kalshi_platform.storage.reads.usage import usage_between
+
+    today = datetime.now(UTC).date()
+    until = last.date() if last else today
+    since = first.date() if first else until.replace(day=1)
+    settings = _settings()
+    _require_schema(settings)
+    with engine.connect(settings.url) as connection:
+        for line in usage_lines(usage_between(connection, key_id, since, until)):
+            print(line)
 
 
 @tape_app.command("cat")

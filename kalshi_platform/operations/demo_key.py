@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.plans import LOCAL
 from kalshi_platform.storage.reads.keys import KEY_BY_HASH
 from kalshi_platform.storage.writes.keys import create_key
 
@@ -20,9 +21,11 @@ def demo_key(settings: Settings) -> str:
             key = path.read_text().strip()
             digest = hashlib.sha256(key.encode()).digest()
             row = connection.execute(KEY_BY_HASH, {"key_hash": digest}).fetchone()
-            if row is not None and not row[1]:  # known and not revoked; it never expires
-                return key
-        key = create_key(connection, _NAME)
+            if row is not None:
+                _, revoked, expires_at, rotated_until, *_ = row
+                if not revoked and expires_at is None and rotated_until is None:
+                    return key
+        key = create_key(connection, _NAME, plan=LOCAL)
         connection.commit()
     _write_private(path, key)
     return key

@@ -69,7 +69,7 @@ def _database_sentence(error: "psycopg.Error") -> str | None:
         return (
             f"The user of DATABASE_URL may not do this: {_one_line(error)} "
             "It needs its own database, and CREATEROLE for the first migration (or let an "
-            "administrator CREATE ROLE kalshi_reader and GRANT it to that user)."
+            "administrator CREATE ROLE kalshi_reader and kalshi_meter, and GRANT both to it)."
         )
     return None
 

@@ -733,6 +733,12 @@ api_meters = Table(
     metadata,
     Column("meter_id", Uuid, primary_key=True, comment="one process of the API"),
     Column("last_batch", BigInteger, nullable=False, comment="number of its last batch of charges"),
+    Column(
+        "charged",
+        ARRAY(Integer),
+        nullable=False,
+        comment="places in that batch whose charge was made, from 1",
+    ),
     _instant("updated_at", server_default=func.now()),
     comment="Which charges are committed: a batch whose commit got no answer is not charged twice.",
 )

@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.auth import REMEMBERED_SECONDS, Keys
+from api.charge_database import ACCOUNT_OPTIONS
 from api.database import ReadDatabase
+from api.keys import REMEMBERED_SECONDS, Keys
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.reads.keys import list_keys
 from kalshi_platform.storage.writes.keys import create_key, revoke_key
@@ -69,7 +70,7 @@ async def test_an_expired_key_is_refused(anonymous, database):
 async def test_a_revoked_key_is_refused_within_ten_seconds(app, client, database, key):
     land(database, trade())
     now = 1_000.0
-    app.state.keys = Keys(app.state.database, clock=lambda: now)
+    app.state.keys = Keys(app.state.accounts, clock=lambda: now)
     assert (await client.post("/trades", json=BODY)).status_code == 200
     with connect(database) as connection:
         [shown] = list_keys(connection)
@@ -89,13 +90,13 @@ async def test_a_remembered_key_still_expires_on_time(app, anonymous, database, 
         key = create_key(connection, "short", expires_at=expires_at)
     anonymous.headers["X-API-Key"] = key
     assert (await anonymous.post("/trades", json=BODY)).status_code == 200
-    monkeypatch.setattr("api.auth.time.time", expires_at.timestamp)
+    monkeypatch.setattr("api.keys.time.time", expires_at.timestamp)
     assert (await anonymous.post("/trades", json=BODY)).status_code == 401
 
 
 async def test_guessing_does_not_fill_the_memory(standing, monkeypatch):
-    monkeypatch.setattr("api.auth._REMEMBERED_KEYS", 5)
-    database = ReadDatabase(standing[0], connections=1)
+    monkeypatch.setattr("api.keys._REMEMBERED_KEYS", 5)
+    database = ReadDatabase(standing[0], connections=1, options=ACCOUNT_OPTIONS)
     await database.open()
     keys = Keys(database)
     for number in range(20):
