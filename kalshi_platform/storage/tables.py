@@ -311,6 +311,7 @@ rejected_messages = Table(
     Column("reason", Text, nullable=False),
     Column("code_version", _ASCII, nullable=False, comment="version of the parser that refused it"),
     Column("message", LargeBinary, nullable=False, comment="the bytes as received"),
+    Index("rejected_messages_by_time", "received_at"),
     comment="A message that could not be read, with its bytes and the reason.",
     **_daily("received_at"),
 )
@@ -767,6 +768,8 @@ alerts = Table(
     Column("remedy", Text, nullable=False, comment="what to do"),
     Column("link", Text, comment="the run or asset in Dagster"),
     _instant("started_at", server_default=func.now()),
+    _instant("told_at", nullable=True, comment="null: it has not held for long enough yet"),
+    _instant("gone_since", nullable=True, comment="null: it holds"),
     _instant("recovered_at", nullable=True, comment="null: it goes on"),
     Column("recovery", Text, comment="one sentence"),
     Index("alerts_going_on", "name", unique=True, postgresql_where=text("recovered_at IS NULL")),
@@ -806,5 +809,6 @@ archives = Table(
     _instant("archived_at", server_default=func.now()),
     _instant("verified_at", nullable=True, comment="read back and found equal to the table"),
     _instant("dropped_at", nullable=True, comment="then the rows left the database"),
+    _instant("restored_at", nullable=True, comment="then they came back; kept for a day"),
     comment="Days of a table that are a Parquet file, too, or only that.",
 )

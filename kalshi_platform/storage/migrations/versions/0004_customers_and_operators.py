@@ -84,6 +84,8 @@ SELECT key_id, date_trunc('month', now() AT TIME ZONE 'UTC')::date, 0, 0 FROM ap
     remedy TEXT NOT NULL,
     link TEXT,
     started_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    told_at TIMESTAMP WITH TIME ZONE,
+    gone_since TIMESTAMP WITH TIME ZONE,
     recovered_at TIMESTAMP WITH TIME ZONE,
     recovery TEXT,
     PRIMARY KEY (alert_id)
@@ -97,6 +99,8 @@ SELECT key_id, date_trunc('month', now() AT TIME ZONE 'UTC')::date, 0, 0 FROM ap
     """COMMENT ON COLUMN alerts.summary IS 'one sentence'""",
     """COMMENT ON COLUMN alerts.remedy IS 'what to do'""",
     """COMMENT ON COLUMN alerts.link IS 'the run or asset in Dagster'""",
+    """COMMENT ON COLUMN alerts.told_at IS 'null: it has not held for long enough yet'""",
+    """COMMENT ON COLUMN alerts.gone_since IS 'null: it holds'""",
     """COMMENT ON COLUMN alerts.recovered_at IS 'null: it goes on'""",
     """COMMENT ON COLUMN alerts.recovery IS 'one sentence'""",
     """CREATE TABLE alert_deliveries (
@@ -115,6 +119,8 @@ SELECT key_id, date_trunc('month', now() AT TIME ZONE 'UTC')::date, 0, 0 FROM ap
     """COMMENT ON COLUMN alert_deliveries.channel IS 'log, webhook or smtp'""",
     """COMMENT ON COLUMN alert_deliveries.next_attempt_at IS 'null once delivered or given up'""",
     """COMMENT ON COLUMN alert_deliveries.error IS 'of the last attempt'""",
+    # Asked every few seconds, for the newest.
+    """CREATE INDEX rejected_messages_by_time ON rejected_messages (received_at)""",
     """CREATE TABLE archives (
     table_name TEXT COLLATE "C" NOT NULL,
     day DATE NOT NULL,
@@ -127,6 +133,7 @@ SELECT key_id, date_trunc('month', now() AT TIME ZONE 'UTC')::date, 0, 0 FROM ap
     archived_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     verified_at TIMESTAMP WITH TIME ZONE,
     dropped_at TIMESTAMP WITH TIME ZONE,
+    restored_at TIMESTAMP WITH TIME ZONE,
     PRIMARY KEY (table_name, day)
 )""",
     """COMMENT ON TABLE archives IS 'Days of a table that are a Parquet file, too, or only that.'""",
@@ -138,6 +145,7 @@ SELECT key_id, date_trunc('month', now() AT TIME ZONE 'UTC')::date, 0, 0 FROM ap
     """COMMENT ON COLUMN archives.checksum IS 'sum of the rows'' hashes, in any order'""",
     """COMMENT ON COLUMN archives.verified_at IS 'read back and found equal to the table'""",
     """COMMENT ON COLUMN archives.dropped_at IS 'then the rows left the database'""",
+    """COMMENT ON COLUMN archives.restored_at IS 'then they came back; kept for a day'""",
 ]
 
 # The role that charges: it knows keys and balances, and nothing of the data; the role that reads data

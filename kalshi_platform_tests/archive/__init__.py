@@ -1,0 +1,1 @@
+"""Tests of the archive: what is written, read back, dropped and restored."""
