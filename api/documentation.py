@@ -7,6 +7,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import HTMLResponse
 
+from api.specification import install_specification
+
 TITLE = "Kalshi market data"
 DESCRIPTION = """\
 Trades, candles, quotes, order books, markets and outcomes of the prediction-market exchange Kalshi,
@@ -60,7 +62,8 @@ TAGS = [
 
 
 def install_documentation(app: FastAPI) -> None:
-    """Serve /docs and the files it needs."""
+    """Serve /docs and the files it needs, and complete the document that they show."""
+    install_specification(app)
     with as_file(files("fastapi_offline") / "static") as folder:
         app.mount("/docs/assets", StaticFiles(directory=folder), name="docs-assets")
 

@@ -140,6 +140,31 @@ class Busy(ProblemError):
     title = "Too much is being asked right now"
 
 
+def problem_members(
+    name: str,
+    title: str,
+    status: int,
+    detail: str,
+    request_id: str,
+    *,
+    field: str | None = None,
+    errors: list[dict[str, str | None]] | None = None,
+    members: Mapping[str, str | None] | None = None,
+) -> dict[str, Any]:
+    """One problem, member by member; absent ones are left out, as the RFC has it."""
+    all_members: dict[str, Any] = {
+        "type": _TYPE_PREFIX + name,
+        "title": title,
+        "status": int(status),
+        "detail": detail,
+        "field": field,
+        "errors": errors,
+        **(members or {}),
+        "request_id": request_id,
+    }
+    return {key: value for key, value in all_members.items() if value is not None}
+
+
 def problem_response(
     request_id: str,
     status: int,
@@ -152,24 +177,12 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     members: Mapping[str, str | None] | None = None,
 ) -> Response:
-    """One problem as an answer; absent members are left out, as the RFC has it."""
-    all_members: dict[str, Any] = {
-        "type": _TYPE_PREFIX + name,
-        "title": title,
-        "status": int(status),
-        "detail": detail,
-        "field": field,
-        "errors": errors,
-        **(members or {}),
-        "request_id": request_id,
-    }
+    """One problem as an answer."""
+    told = problem_members(
+        name, title, status, detail, request_id, field=field, errors=errors, members=members
+    )
     return Response(
-        msgspec.json.encode(
-            {key: value for key, value in all_members.items() if value is not None}
-        ),
-        int(status),
-        headers,
-        media_type="application/problem+json",
+        msgspec.json.encode(told), int(status), headers, media_type="application/problem+json"
     )
 
 
@@ -220,6 +233,16 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
+        if error.status_code == HTTPStatus.BAD_REQUEST:
+            # FastAPI's word for a body that its JSON reader gives up on.
+            return await known(
+                request,
+                InvalidInput(
+                    "The body cannot be read: send JSON in UTF-8, not nested, no number longer"
+                    " than 4,300 digits.",
+                    field="body",
+                ),
+            )
         phrase = HTTPStatus(error.status_code).phrase
         return problem_response(
             request.state.request_id,

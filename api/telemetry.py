@@ -1,5 +1,6 @@
 """Around every request: its id, its time, a log line, two metrics, a net for the unforeseen."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -13,6 +14,8 @@ from api.errors import ProblemError, problem_response
 
 _log = structlog.get_logger(__name__)
 _CALLERS_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+# As servers write it in their logs: the client hung up before there was an answer.
+_GONE = 499
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
@@ -62,6 +65,9 @@ class Telemetry:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            status = status or _GONE
+            raise
         except Exception:
             # The trace goes to the log under the id that the caller is given.
             _log.exception("request_failed", request_id=request_id, path=scope["path"])
