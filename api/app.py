@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from api.archive import Archive
 from api.bodies import BodyLimit
 from api.charge_database import ACCOUNT_OPTIONS, ChargeDatabase
 from api.completeness import Completeness
@@ -32,7 +33,12 @@ from api.telemetry import RequestMetrics, Telemetry
 
 
 def create_app(
-    database_url: str, *, simulated: bool, connections: int = 10, statement_seconds: float = 5
+    database_url: str,
+    *,
+    simulated: bool,
+    archive: str | None = None,
+    connections: int = 10,
+    statement_seconds: float = 5,
 ) -> FastAPI:
     """The API on a database; nothing is opened before the application starts.
 
@@ -40,6 +46,7 @@ def create_app(
         database_url: any spelling of a PostgreSQL URL; its user must be able to become the roles
             kalshi_reader and kalshi_meter.
         simulated: whether the recorded exchange is the made-up one; shown in /health.
+        archive: folder or URL of the archive, where days are that left the database.
         connections: most connections for customers' pages; as many again for lists.
         statement_seconds: longest time one page may take in the database.
     """
@@ -58,6 +65,7 @@ def create_app(
     )
     charges = ChargeDatabase(database_url)
     meter = Meter(charges)
+    archived = Archive(database, archive)
     # Health has a connection of its own, so that it answers while all others are busy.
     status_database = ReadDatabase(database_url, connections=1, statement_seconds=1, wait_seconds=1)
 
@@ -71,6 +79,7 @@ def create_app(
         try:
             yield
         finally:
+            archived.close()
             await meter.close()
             await charges.close()
             await accounts.close()
@@ -94,6 +103,7 @@ def create_app(
     app.state.keys = Keys(accounts)
     app.state.limits = Limits()
     app.state.meter = meter
+    app.state.archive = archived
     app.state.completeness = Completeness(database)
     app.state.simulated = simulated
     app.state.metrics = RequestMetrics()

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple, Protocol, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from api.archive import Archive, PageStatement, archived_page
 from api.cursors import encode_cursor
-from api.database import ReadDatabase
 from api.errors import InvalidInput
 from api.inputs import Cursor, Instant, from_unix_micros, unix_micros
 from api.lists import position_in
@@ -39,20 +39,6 @@ class FeedRows(NamedTuple):
     next_cursor: str | None
 
 
-class PageStatement(Protocol):
-    """`quotes_page` or `deltas_page` of the reads."""
-
-    def __call__(
-        self,
-        market_ticker: str,
-        *,
-        start: datetime | None,
-        end: datetime | None,
-        after: FeedPosition | None,
-        limit: int,
-    ) -> tuple[str, Mapping[str, Any]]: ...
-
-
 class _Place(NamedTuple):
     """A FeedPosition as it travels in a cursor."""
 
@@ -61,8 +47,10 @@ class _Place(NamedTuple):
 
 
 async def feed_rows(
-    database: ReadDatabase,
-    statement_of: PageStatement,
+    archive: Archive,
+    table: str,
+    columns: Mapping[str, str],
+    statement_of: PageStatement[FeedPosition],
     name: str,
     market_ticker: str,
     window: FeedWindow,
@@ -70,20 +58,26 @@ async def feed_rows(
 ) -> FeedRows:
     """The page that the window and its cursor ask for.
 
+    Args:
+        table, columns: what the statement reads.
+        name: of the question, for its cursors.
+
     Raises:
         InvalidInput: the cursor is none of ours, or belongs to another query.
+        Unavailable: a file of the archive is needed and cannot be read.
     """
     bound = (name, market_ticker, window.start_time, window.end_time)
-    row = await database.row(
-        *statement_of(
-            market_ticker,
-            start=window.start_time,
-            end=window.end_time,
-            after=_position(window.cursor, bound),
-            limit=limit,
-        )
+    row = await archived_page(
+        archive,
+        table,
+        [*columns],
+        statement_of,
+        market_ticker,
+        start=window.start_time,
+        end=window.end_time,
+        after=_position(window.cursor, bound),
+        limit=limit,
     )
-    assert row is not None, "an aggregate answers one row"
     records, found, at, feed_order = row
     if int(found or 0) <= limit:
         return FeedRows(records or b"", None)

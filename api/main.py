@@ -27,7 +27,7 @@ def serve(settings: Settings, host: str = "127.0.0.1") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
-    app = create_app(settings.url, simulated=settings.simulated)
+    app = create_app(settings.url, simulated=settings.simulated, archive=settings.archive)
     uvicorn.run(
         app,
         host=host,

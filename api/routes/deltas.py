@@ -15,7 +15,7 @@ from api.inputs import Ticker
 from api.markets import require_market
 from api.pages import page_response
 from api.schemas import Page
-from kalshi_platform.storage.reads.deltas import deltas_page
+from kalshi_platform.storage.reads.deltas import DELTA_COLUMNS, deltas_page
 
 router = APIRouter(route_class=KeyedRoute, dependencies=SECURITY, tags=["order books"])
 
@@ -57,7 +57,16 @@ async def list_deltas(query: DeltasQuery, request: Request) -> Response:
     """
     database: ReadDatabase = request.app.state.database
     completeness: Completeness = request.app.state.completeness
-    page = await feed_rows(database, deltas_page, "deltas", query.market_ticker, query, query.limit)
+    page = await feed_rows(
+        request.app.state.archive,
+        "book_deltas",
+        DELTA_COLUMNS,
+        deltas_page,
+        "deltas",
+        query.market_ticker,
+        query,
+        query.limit,
+    )
     watched = await completeness.of_book(query.market_ticker, query.start_time, query.end_time)
     if not page.rows and watched is None:
         await require_market(database, query.market_ticker, field="market_ticker")

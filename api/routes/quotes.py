@@ -14,7 +14,7 @@ from api.inputs import Limit, Ticker
 from api.markets import require_market
 from api.pages import page_response
 from api.schemas import Page
-from kalshi_platform.storage.reads.quotes import quotes_page
+from kalshi_platform.storage.reads.quotes import QUOTE_COLUMNS, quotes_page
 
 router = APIRouter(route_class=KeyedRoute, dependencies=SECURITY, tags=["quotes"])
 
@@ -42,7 +42,16 @@ async def list_quotes(
     """
     database: ReadDatabase = request.app.state.database
     completeness: Completeness = request.app.state.completeness
-    page = await feed_rows(database, quotes_page, "quotes", ticker, query, query.limit)
+    page = await feed_rows(
+        request.app.state.archive,
+        "quotes",
+        QUOTE_COLUMNS,
+        quotes_page,
+        "quotes",
+        ticker,
+        query,
+        query.limit,
+    )
     if not page.rows:
         await require_market(database, ticker, field="ticker")
     status = await completeness.of_quotes(ticker, query.start_time, query.end_time)

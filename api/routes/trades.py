@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from api.archive import archived_page
 from api.auth import SECURITY, KeyedRoute
 from api.completeness import Completeness
 from api.cursors import BadCursor, decode_cursor, encode_cursor
@@ -19,6 +20,7 @@ from api.pages import page_response
 from api.schemas import Page, Trade
 from kalshi_platform.storage.reads.trades import (
     SEPARATOR,
+    TRADE_COLUMNS,
     TradePosition,
     trades_page,
 )
@@ -80,15 +82,17 @@ async def list_trades(query: TradesQuery, request: Request) -> Response:
     database: ReadDatabase = request.app.state.database
     completeness: Completeness = request.app.state.completeness
     bound = ("trades", query.market_ticker, query.start_time, query.end_time)
-    statement, parameters = trades_page(
+    row = await archived_page(
+        request.app.state.archive,
+        "trades",
+        [*TRADE_COLUMNS],
+        trades_page,
         query.market_ticker,
         start=query.start_time,
         end=query.end_time,
         after=_position(query.cursor, bound),
         limit=query.limit,
     )
-    row = await database.row(statement, parameters)
-    assert row is not None, "an aggregate answers one row"
     text, found, feed_order = row
     if text is None:
         await require_market(database, query.market_ticker, field="market_ticker")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from kalshi_platform.storage.reads.archived import ArchivedRows
 from kalshi_platform.storage.reads.feed_pages import FeedPosition, feed_page
 from kalshi_platform.storage.reads.trades import (
     cents,
@@ -12,6 +13,17 @@ from kalshi_platform.storage.reads.trades import (
     fixed_contracts,
     instant,
 )
+
+# What a record is made of, with its types.
+DELTA_COLUMNS = {
+    "at": "timestamptz",
+    "feed_order": "bigint",
+    "side": "text",
+    "price_micros": "integer",
+    "delta_centis": "bigint",
+    "sid": "integer",
+    "seq": "bigint",
+}
 
 _DELTA_JSON = f"""\
 '{{' || %(ticker_member)s
@@ -32,17 +44,20 @@ def deltas_page(
     end: datetime | None,
     after: FeedPosition | None,
     limit: int,
+    archived: ArchivedRows | None = None,
 ) -> tuple[str, Mapping[str, Any]]:
     """The statement of one page of the changes of a market's book; see `feed_page`."""
     return feed_page(
         "book_deltas",
         "at",
         _DELTA_JSON,
+        DELTA_COLUMNS,
         market_ticker,
         start=start,
         end=end,
         after=after,
         limit=limit,
+        archived=archived,
     )
 
 

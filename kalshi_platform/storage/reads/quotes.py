@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from kalshi_platform.storage.reads.archived import ArchivedRows
 from kalshi_platform.storage.reads.feed_pages import FeedPosition, feed_page
 from kalshi_platform.storage.reads.trades import (
     cents,
@@ -12,6 +13,27 @@ from kalshi_platform.storage.reads.trades import (
     fixed_contracts,
     instant,
 )
+
+# What a record is made of, with its types.
+QUOTE_COLUMNS = {
+    "quoted_at": "timestamptz",
+    **dict.fromkeys(
+        (
+            "feed_order",
+            "yes_bid_size_centis",
+            "yes_ask_size_centis",
+            "last_trade_size_centis",
+            "volume_centis",
+            "open_interest_centis",
+            "dollar_volume",
+            "dollar_open_interest",
+        ),
+        "bigint",
+    ),
+    "price_micros": "integer",
+    "yes_bid_micros": "integer",
+    "yes_ask_micros": "integer",
+}
 
 
 def _price(name: str, micros: str) -> str:
@@ -50,17 +72,20 @@ def quotes_page(
     end: datetime | None,
     after: FeedPosition | None,
     limit: int,
+    archived: ArchivedRows | None = None,
 ) -> tuple[str, Mapping[str, Any]]:
     """The statement of one page of a market's quotes; see `feed_page`."""
     return feed_page(
         "quotes",
         "quoted_at",
         _QUOTE_JSON,
+        QUOTE_COLUMNS,
         market_ticker,
         start=start,
         end=end,
         after=after,
         limit=limit,
+        archived=archived,
     )
 
 

@@ -5,11 +5,19 @@ bytes each time. Every value is bound.
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+
+from kalshi_platform.storage.reads.archived import (
+    ArchivedRows,
+    days_of,
+    evidence,
+    parameters_of,
+    with_archived,
+)
 
 # Trades that came over REST alone have no feed_order and follow those that have one. No real one
 # reaches this number, so it stands for null where rows are compared as a whole.
@@ -17,6 +25,17 @@ _LAST_ORDER = 2**63 - 1
 
 # Stands between the objects of a page and, since JSON escapes line feeds, nowhere else.
 SEPARATOR = b",\n"
+
+# What a record is made of, with its types.
+TRADE_COLUMNS = {
+    "traded_at": "timestamptz",
+    "feed_order": "bigint",
+    "trade_id": "uuid",
+    "yes_price_micros": "integer",
+    "count_centis": "bigint",
+    "taker_side": "text",
+    "is_block_trade": "boolean",
+}
 
 
 class TradePosition(NamedTuple):
@@ -88,6 +107,7 @@ def trades_page(
     end: datetime | None,
     after: TradePosition | None,
     limit: int,
+    archived: ArchivedRows | None = None,
 ) -> tuple[str, Mapping[str, Any]]:
     """The statement of one page: a market's trades in `[start, end)` that follow `after`.
 
@@ -95,11 +115,14 @@ def trades_page(
         start, end: aware instants; None leaves the window open on that side.
         after: the last trade of the page before.
         limit: rows wanted; the statement reads one more, to know whether another page follows.
+        archived: TRADE_COLUMNS of the first `limit` + 1 of them on days that were dropped; None
+            where no day of the window was.
 
     Returns:
         Statement and parameters. It answers one row: `trades` (text, the objects joined by
         SEPARATOR, oldest first; null when there are none), `trades_found` (limit + 1 at most),
-        `feed_order` (that of the trade number `limit`; null when there are fewer).
+        `feed_order` (that of the trade number `limit`; null when there are fewer), `archives` (the
+        evidence of the window's days).
     """
     conditions = ["market_ticker = %(market_ticker)s"]
     parameters: dict[str, Any] = {
@@ -119,22 +142,27 @@ def trades_page(
         parameters["last_order"] = _LAST_ORDER
         parameters["after_order"] = _LAST_ORDER if after.feed_order is None else after.feed_order
         parameters["after_id"] = after.trade_id
+    first_day, last_day = days_of(lower, end)
     if lower is not None:
         # The day is implied by the instant, but only the day tells the planner which partitions.
         conditions += ["traded_at >= %(lower)s", "traded_on >= %(first_day)s"]
-        parameters |= {"lower": lower, "first_day": lower.date()}
+        parameters |= {"lower": lower, "first_day": first_day}
     if end is not None:
         conditions += ["traded_at < %(end)s", "traded_on <= %(last_day)s"]
-        parameters |= {"end": end, "last_day": (end - timedelta(microseconds=1)).date()}
+        parameters |= {"end": end, "last_day": last_day}
+    source = f"trades WHERE {' AND '.join(conditions)}"
+    order = "ORDER BY traded_at, feed_order, trade_id LIMIT %(rows)s"
+    if archived is not None:
+        source = with_archived(source, order, TRADE_COLUMNS)
+        parameters |= parameters_of(archived, TRADE_COLUMNS)
     statement = f"""\
 SELECT string_agg(trade, E',\\n') AS trades, count(*) AS trades_found,
-       (array_agg(feed_order))[%(limit)s] AS feed_order
+       (array_agg(feed_order))[%(limit)s] AS feed_order,
+       {evidence("trades", first=lower is not None, last=end is not None)} AS archives
 FROM (
     SELECT {_TRADE_JSON} AS trade, feed_order
-    FROM trades
-    WHERE {" AND ".join(conditions)}
-    ORDER BY traded_at, feed_order, trade_id
-    LIMIT %(rows)s
+    FROM {source}
+    {order}
 ) AS page"""  # noqa: S608 (constants; every value is bound)
     return statement, parameters
 
