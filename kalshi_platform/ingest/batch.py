@@ -33,11 +33,14 @@ from kalshi_platform.exchange.messages import (
 from kalshi_platform.exchange.unread import Subject, subject_of, subject_within
 from kalshi_platform.ingest.clock import time_told
 from kalshi_platform.ingest.feed import BOOKS, QUOTES, REJECTED, FeedState
+from kalshi_platform.ingest.figures import OTHER, channel_of, channel_of_class, label
 from kalshi_platform.ingest.landing import instant
 from kalshi_platform.ingest.lines import (
     UNREADABLE,
     BlockLines,
     TapeLine,
+    around_frame,
+    frame_bytes,
     message_of,
     read_line,
     read_lines,
@@ -71,6 +74,8 @@ class Batch(Rows):
         """Messages read, per channel."""
         self.newest: dict[str, tuple[int, int]] = {}
         """Per channel: receive time (Unix ns) and sending time (Unix ms) of the last message."""
+        self.first_received_ns: int | None = None
+        """Unix ns of its oldest line."""
         self._known_markets = known_markets
         self._position = Position(0, 0)
         self._refusals: dict[tuple[str, str | None], int] = {}
@@ -97,7 +102,9 @@ class Batch(Rows):
         unusual.
         """
         state, known_markets, add = self.state, self._known_markets, self.trades.add
-        raw_at = BlockLines(data).at
+        raws = BlockLines(data)
+        raw_at = raws.at
+        self._count_bytes(lines, raws.all())
         day = None
         for number, line in enumerate(lines):
             frame = line.frame
@@ -145,6 +152,23 @@ class Batch(Rows):
                     continue
             self._line(line, partial(raw_at, number))
 
+    def _count_bytes(self, lines: list[TapeLine], raws: list[bytes]) -> None:
+        """Add the frames' bytes to their channels'."""
+        if not lines:
+            return
+        self.first_received_ns = self.first_received_ns or lines[0].received_at_ns
+        around = next((around_frame(raw) for raw in raws if b'"frame":' in raw), 0)
+        sizes: dict[type, int] = {}
+        for line, raw in zip(lines, raws, strict=False):
+            kind = line.frame.__class__
+            sizes[kind] = sizes.get(kind, 0) + len(raw) - around
+        sizes.pop(UnsetType, None)
+        for kind, size in sizes.items():
+            self._add_bytes(channel_of_class(kind), size)
+
+    def _add_bytes(self, channel: str, size: int) -> None:
+        self.counters["message_bytes_total", label(channel)] += size
+
     def _read_alone(self, raw: bytes) -> None:
         """Read one line of a block in which some line is not what its type promises."""
         try:
@@ -152,6 +176,9 @@ class Batch(Rows):
         except UNREADABLE as error:
             self._unread_line(raw, str(error))
         else:
+            self.first_received_ns = self.first_received_ns or line.received_at_ns
+            if line.frame is not UNSET:
+                self._add_bytes(channel_of_class(line.frame.__class__), frame_bytes(raw))
             self._line(line, lambda: raw)
 
     # One line -----------------------------------------------------------------------------------
@@ -220,7 +247,8 @@ class Batch(Rows):
                 self._reply(frame, frame.sid, now_ms)
         except UNREADABLE as error:
             message = message_of(raw())
-            self._refuse(received_ns, message, str(error))
+            channel = channel_of_class(frame.__class__)
+            self._refuse(received_ns, message, str(error), channel)
             if not isinstance(frame, SubscribedFrame) and frame.sid is not UNSET:
                 self._unread(frame.sid, now_ms, str(error), subject_of(message))
 
@@ -359,8 +387,10 @@ class Batch(Rows):
         if line.text is not UNSET:
             state.frames += 1
             reason = "not JSON, or without a type"
-            self._refuse(line.received_at_ns, line.text.encode(), reason)
             subject = subject_within(line.text)
+            channel = channel_of(subject.kind)
+            self._add_bytes(channel, len(line.text.encode()))
+            self._refuse(line.received_at_ns, line.text.encode(), reason, channel)
             if subject.kind in (None, QUOTES):
                 # No number will be missed if it was a quote, and it may have been one.
                 now_ms = state.clock.now_ms(UNSET, None, line.received_at_ns)
@@ -389,7 +419,10 @@ class Batch(Rows):
         if self.state.clock.waiting:
             self._tell_time(None, received_ns // 1_000_000)
         self.state.frames += 1
-        self._refuse(received_ns, frame.message, reason.replace(" - at `$.frame", " - at `$"))
+        channel = channel_of(frame.subject.kind)
+        self._add_bytes(channel, len(frame.message))
+        why = reason.replace(" - at `$.frame", " - at `$")
+        self._refuse(received_ns, frame.message, why, channel)
         now_ms = self.state.clock.now_ms(numbers.sending_ts_ms, None, received_ns)
         if numbers.sid is not UNSET and numbers.seq is not UNSET:
             self._keep(self.state.sequenced(numbers.sid, numbers.seq, now_ms)[1])
@@ -413,10 +446,12 @@ class Batch(Rows):
             self.state.enter(connection)
             self.trades.place(connection, *self._position)
 
-    def _refuse(self, received_at_ns: int, message: bytes, reason: str) -> None:
+    def _refuse(
+        self, received_at_ns: int, message: bytes, reason: str, channel: str = OTHER
+    ) -> None:
         """Refuse a message of the connection at hand."""
         received_at = instant(received_at_ns // 1000)
-        self.refuse(received_at, self.state.connection, self._position, message, reason)
+        self.refuse(received_at, self.state.connection, self._position, message, reason, channel)
 
     def _name(self, market: str) -> None:
         """Give an ordinary market its row with any message; a combo gets it with a trade alone."""

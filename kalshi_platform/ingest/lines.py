@@ -53,6 +53,7 @@ class UnreadFrame(NamedTuple):
     subject: Subject
 
 
+_FRAME = b'"frame":'
 _decoder = msgspec.json.Decoder(TapeLine)
 _decode_raw = msgspec.json.Decoder(_RawLine).decode
 
@@ -84,12 +85,29 @@ class BlockLines:
         self._data = data
         self._lines: list[bytes] | None = None
 
+    def all(self) -> list[bytes]:
+        """Every line, and the nothing after the last newline."""
+        if self._lines is None:
+            self._lines = self._data.split(b"\n")
+        return self._lines
+
     def at(self, number: int) -> bytes:
         """One line, by its index."""
-        if self._lines is None:
-            # Once for all: of a block, thousands may be asked for.
-            self._lines = self._data.split(b"\n")
-        return self._lines[number]
+        return self.all()[number]
+
+
+def frame_bytes(raw: bytes) -> int:
+    """Bytes of the frame that a line carries, as it was received."""
+    return len(raw) - around_frame(raw)
+
+
+def around_frame(raw: bytes) -> int:
+    """Bytes of a line that are not its frame; all of it where it has none.
+
+    The same for each line of a recorder: its times and connections have as many digits.
+    """
+    start = raw.find(_FRAME)
+    return len(raw) if start < 0 else start + len(_FRAME) + len(b"}")
 
 
 def unread_frame(raw: bytes) -> UnreadFrame | None:

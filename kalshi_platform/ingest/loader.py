@@ -6,7 +6,7 @@ continues from the last commit. While the database is away the tape grows; nothi
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 from kalshi_platform.ingest.batch import Batch
 from kalshi_platform.ingest.books import BookRows
 from kalshi_platform.ingest.feed import BOOKS, QUOTES, FeedState
+from kalshi_platform.ingest.figures import Committed, Figures, label
 from kalshi_platform.ingest.tape import Block, Position, TapeDamaged, TapeReader
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.leases import LOADER
@@ -27,6 +28,7 @@ from kalshi_platform.storage.migrate import require_current_schema
 from kalshi_platform.storage.writes.feed import add_to_counters, set_gauges
 from kalshi_platform.storage.writes.gaps import Gap, open_gap
 from kalshi_platform.storage.writes.stale import mark_gap
+from kalshi_platform.storage.writes.starts import note_start
 
 log = structlog.get_logger()
 
@@ -65,6 +67,8 @@ class Loader:
         self._metrics_at = 0.0
         self._writing_failed = False
         self._newest: dict[str, tuple[int, int]] = {}
+        self._figures = Figures()
+        self._read_until_ns: int | None = None
         self.rows_added = 0
         self.batches = 0
 
@@ -93,6 +97,7 @@ class Loader:
             if stop.wait(0.5):
                 return
         self._resume(connection)
+        note_start(connection, "loader")
         # Batches are written while the next ones are read: reading is Python's work, writing
         # Postgres's. They are written in order, and none after one that failed.
         self._writing_failed = False
@@ -148,6 +153,7 @@ class Loader:
         """Commit a batch and the position after it; returns how many trades were new."""
         if self._writing_failed:
             return 0  # the batch before is not in; all are read again
+        began = time.monotonic()
         try:
             with connection.transaction():
                 added = batch.write(connection)
@@ -156,6 +162,14 @@ class Loader:
         except BaseException:
             self._writing_failed = True
             raise
+        self._figures.note(
+            Committed(
+                batch.row_count(),
+                time.monotonic() - began,
+                batch.first_received_ns,
+                batch.newest,
+            )
+        )
         return added
 
     def _finish(self, writing: "deque[Future[int]]", ahead: int) -> None:
@@ -203,29 +217,42 @@ class Loader:
         force: bool = False,
     ) -> None:
         """Raise the counters with the batch; set the gauges about once a second."""
+        counters: Counter[tuple[str, str]] = Counter()
+        gauges: dict[tuple[str, str], float] = {}
+        now = time.monotonic()
+        is_due = force or now - self._metrics_at >= _METRICS_SECONDS
+        if is_due:
+            self._metrics_at = now
+            counters, gauges = self._figures.take()
         if batch is not None:
             batch.counters["trades_added_total", 'source="ws"'] += added
             batch.counters["batches_total", ""] += 1
             for channel, messages in batch.messages.items():
-                batch.counters["messages_total", f'channel="{channel}"'] += messages
-            add_to_counters(connection, batch.counters)
+                batch.counters["messages_total", label(channel)] += messages
+            counters.update(batch.counters)
             self._newest |= batch.newest
-        now = time.monotonic()
-        if not force and now - self._metrics_at < _METRICS_SECONDS:
-            return
-        self._metrics_at = now
+        add_to_counters(connection, counters)
+        if is_due:
+            set_gauges(connection, gauges | self._gauges())
+
+    def _gauges(self) -> dict[tuple[str, str], float]:
+        """How far it has come; of what is new since the last report."""
+        backlog = float(self._reader.backlog_bytes())
         gauges: dict[tuple[str, str], float] = {
-            ("tape_backlog_bytes", ""): float(self._reader.backlog_bytes()),
+            ("tape_backlog_bytes", ""): backlog,
             ("loader_seen_at_seconds", ""): time.time(),
         }
         for channel, (received_ns, sent_ms) in self._newest.items():
-            label = f'channel="{channel}"'
             received = received_ns / 1e9
-            gauges["last_received_at_seconds", label] = received
-            gauges["received_lag_seconds", label] = received - sent_ms / 1e3
-            gauges["loaded_lag_seconds", label] = time.time() - received
+            gauges["last_received_at_seconds", label(channel)] = received
+            gauges["received_lag_seconds", label(channel)] = received - sent_ms / 1e3
+            self._read_until_ns = max(self._read_until_ns or 0, received_ns)
         self._newest.clear()
-        set_gauges(connection, gauges)
+        if not backlog:
+            gauges["tape_backlog_seconds", ""] = 0.0
+        elif self._read_until_ns is not None:
+            gauges["tape_backlog_seconds", ""] = time.time() - self._read_until_ns / 1e9
+        return gauges
 
 
 def _take_lease(connection: psycopg.Connection) -> bool:

@@ -12,6 +12,7 @@ from psycopg import errors as postgres_errors
 from kalshi_platform.exchange.lifecycle import LifecycleChange
 from kalshi_platform.ingest.books import BookRows
 from kalshi_platform.ingest.feed import QUOTES
+from kalshi_platform.ingest.figures import OTHER, channel_of, label
 from kalshi_platform.ingest.landing import unix_micros
 from kalshi_platform.ingest.tape import Position
 from kalshi_platform.storage import tables
@@ -79,8 +80,9 @@ class Rows:
         position: Position | None,
         message: bytes,
         reason: str,
+        channel: str = OTHER,
     ) -> None:
-        """Keep a message that cannot be read, and say why."""
+        """Keep a message that cannot be read, and say why; `channel`: what it seems to be of."""
         segment, offset = (None, None) if position is None else position
         self.rejected.append(
             feed_writes.RejectedRow(
@@ -88,7 +90,18 @@ class Rows:
             )
         )
         self.received_days.add(unix_micros(received_at) // MICROS_PER_DAY)
-        self.counters["rejected_total", 'source="ws"'] += 1
+        self.counters["rejected_total", f'source="ws",{label(channel)}'] += 1
+
+    def row_count(self) -> int:
+        """Rows that it adds to the tables of the feed."""
+        return (
+            len(self.trades)
+            + len(self.quotes)
+            + len(self.books.deltas)
+            + len(self.books.snapshots)
+            + len(self.lifecycle)
+            + len(self.rejected)
+        )
 
     def write(self, connection: psycopg.Connection) -> int:
         """Write everything; the caller owns the transaction. Returns how many trades were new."""
@@ -122,6 +135,7 @@ class Rows:
         if self.rejected:
             feed_writes.add_rejected(connection, self.rejected)
         for gap in self.gaps:
+            self.counters["gaps_detected_total", label(gap.channel)] += 1
             open_gap(connection, gap)
             if gap.channel == QUOTES:
                 mark_gap(connection, gap.starts_at, gap.ends_at, gap.market_ticker)
@@ -174,7 +188,8 @@ class Rows:
             self._refuse_row(told.row, str(error).strip())
 
     def _refuse_row(self, row: feed_writes.LifecycleRow, reason: str) -> None:
-        self.refuse(row.received_at, row.connection, None, row.message.encode(), reason)
+        channel = channel_of(row.message_type)
+        self.refuse(row.received_at, row.connection, None, row.message.encode(), reason, channel)
         if row.market_ticker is not None and is_ordinary(row.market_ticker):
             self.unread_markets.add(row.market_ticker)
 

@@ -32,6 +32,7 @@ from kalshi_platform.storage.reads.sweeps import (
     market_differences,
     open_gaps_touching,
 )
+from kalshi_platform.storage.writes.feed import add_to_counters
 from kalshi_platform.storage.writes.sweeps import (
     close_gaps_inside,
     drop_checkpoint,
@@ -213,6 +214,8 @@ def _conclude(
     closed = 0
     if complete and not progress.rejected:
         closed = close_gaps_inside(connection, start, until, progress.healed_by)
+        if closed:
+            add_to_counters(connection, {("gaps_healed_total", ""): closed})
     open_gaps = open_gaps_touching(connection, start, until)
     status = status_of(counts, progress, open_gaps, complete=complete)
     if complete:

@@ -58,12 +58,18 @@ def _compare(
     connection: psycopg.Connection, rest: "RestClient", days: Sequence[date]
 ) -> "Comparison":
     from kalshi_platform.ingest.agreement import Comparison, compare_day
+    from kalshi_platform.ingest.window import count_calls
 
     # All that is read of a day is read as of one instant: a refresh may commit in between.
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     total = Comparison()
-    for day in days:
-        total.add(compare_day(connection, rest, day))
+    try:
+        for day in days:
+            total.add(compare_day(connection, rest, day))
+            connection.commit()
+    finally:
+        connection.rollback()
+        count_calls(connection, rest)
         connection.commit()
     return total
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
 from kalshi_platform.storage.engine import database_engine
-from kalshi_platform.storage.tables import rest_budget
+from kalshi_platform.storage.tables import ingestion_metrics, rest_budget
 
 # The exchange counts calls as they arrive, and the network bunches some of them together: what is
 # handed out within any one second, burst and refill, stays a little below the budget.
@@ -80,6 +80,7 @@ class PostgresBudget:
         self._priority = priority
         self._clock = clock
         self._lock = threading.Lock()
+        self._told_limits = False
         self._ask_database_at = clock()
         self._next_paced_at = clock()
 
@@ -105,6 +106,9 @@ class PostgresBudget:
         heals = self._priority is Priority.HEALING
         needed = None if heals else tokens + self._capacity * self._priority.value
         with self._engine.connect() as connection:
+            if not self._told_limits:
+                connection.execute(_limits(self._rate, self._capacity))
+                self._told_limits = True
             left = connection.execute(
                 _take(tokens, self._rate, self._capacity, needed)
             ).scalar_one_or_none()
@@ -145,6 +149,20 @@ def _take(tokens: float, rate: float, capacity: float, needed: float | None) -> 
             where=None if needed is None else refilled >= needed,
         )
         .returning(rest_budget.c.tokens)
+    )
+
+
+def _limits(rate: float, capacity: float) -> Insert:
+    """Tell what the bucket is, for whoever wants to know what is left in it."""
+    told = insert(ingestion_metrics).values(
+        [
+            {"name": "rest_budget_tokens_per_second", "labels": "", "value": rate},
+            {"name": "rest_budget_capacity_tokens", "labels": "", "value": capacity},
+        ]
+    )
+    return told.on_conflict_do_update(
+        index_elements=[ingestion_metrics.c.name, ingestion_metrics.c.labels],
+        set_={"value": told.excluded.value, "updated_at": func.now()},
     )
 
 

@@ -17,25 +17,9 @@ from kalshi_platform.storage.leases import LOADER, RECORDER, Lease
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.reads.status import read_status
 from kalshi_platform.storage.writes.keys import create_key
+from kalshi_platform_tests.api.health_rows import feed, received
 from kalshi_platform_tests.api.reference_rows import market, put, settled
 from kalshi_platform_tests.api.rows import TICKER, at, land, open_gap, trade
-
-
-def feed(url: str, channel: str, *, age: float, messages: int = 5) -> None:
-    """What the loader writes for a channel whose newest message is `age` seconds old."""
-    label = f'channel="{channel}"'
-    with connect(url) as connection:
-        for name, value in (
-            ("messages_total", messages),
-            ("last_received_at_seconds", time.time() - age),
-            ("received_lag_seconds", 0.25),
-            ("loaded_lag_seconds", 0.5),
-        ):
-            connection.execute(
-                "INSERT INTO ingestion_metrics (name, labels, value) VALUES (%s, %s, %s)"
-                " ON CONFLICT (name, labels) DO UPDATE SET value = excluded.value",
-                [name, label, value],
-            )
 
 
 async def test_a_platform_at_work_is_ok(anonymous, database):
@@ -45,6 +29,8 @@ async def test_a_platform_at_work_is_ok(anonymous, database):
     feed(database, "trade", age=1)
     feed(database, "ticker", age=1)
     feed(database, "market_lifecycle_v2", age=4_000)
+    received(database, "raw_trades", age=1)
+    received(database, "quotes", age=1)
     response = await anonymous.get("/health")
     recorder.release()
     loader.release()
@@ -69,7 +55,7 @@ async def test_health_names_each_thing_that_is_wrong(anonymous, database):
         connection.commit()
         response = await anonymous.get("/health")
     body = response.json()
-    assert (response.status_code, body["status"]) == (200, "degraded")
+    assert (response.status_code, body["status"]) == (503, "stale")
     told = " | ".join(body["reasons"])
     for part in ("no recorder runs", "no loader runs", "trade: no message for 10", "gap has been"):
         assert part in told
@@ -101,7 +87,7 @@ async def test_a_channel_that_never_spoke_is_not_a_zero(anonymous, database):
     body = (await anonymous.get("/health")).json()
     [source] = [source for source in body["sources"] if source["channel"] == "trade"]
     assert (source["messages"], source["last_message_age"], source["lag"]) == (None, None, None)
-    assert source["late"] is True
+    assert (source["late"], source["starting"]) == (False, True)
     metrics = (await anonymous.get("/metrics")).text
     assert "ingestion_last_message_age_seconds{" not in metrics
     assert "ingestion_oldest_open_gap_seconds" not in metrics
@@ -130,7 +116,7 @@ async def test_metrics_are_prometheus_text_of_platform_and_api(client, database)
         for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }
-    assert samples["messages_total", (("channel", "trade"),)] == 12
+    assert samples["ingestion_messages_total", (("channel", "trade"), ("source", "ws"))] == 12
     assert samples["platform_simulated", ()] == 1
     served = (("method", "POST"), ("route", "/trades"), ("status", "200"))
     assert samples["api_requests_total", served] == 1

@@ -18,6 +18,17 @@ from kalshi_platform.storage.reads.book_status import (
     book_reasons,
     books_from,
 )
+from kalshi_platform.storage.reads.freshness import (
+    FRESHNESS,
+    SILENCE_SECONDS,
+    FreshnessRead,
+    Source,
+    Start,
+    TableAge,
+    freshness_reasons,
+    source_of,
+    tables_from,
+)
 from kalshi_platform.storage.reads.reference_status import (
     REFERENCE_STATUS,
     Reference,
@@ -32,15 +43,23 @@ LAST_RECEIVED = "last_received_at_seconds"  # by channel; Unix seconds, the rece
 RECEIVED_LAG = "received_lag_seconds"  # by channel; sent by the exchange to received
 LOADED_LAG = "loaded_lag_seconds"  # by channel; received to committed
 TAPE_BACKLOG = "tape_backlog_bytes"  # on the tape, not yet in the tables
+BACKLOG_SECONDS = "tape_backlog_seconds"  # since the oldest frame of it was received
+BUDGET_RATE = "rest_budget_tokens_per_second"
+BUDGET_CAPACITY = "rest_budget_capacity_tokens"
+# Gauges that end with what they measure.
+_FLEETING = {
+    TAPE_BACKLOG,
+    BACKLOG_SECONDS,
+    "received_lag_max_seconds",
+    "loaded_lag_max_seconds",
+}
 
-# A channel is late after this many seconds; the others may rightly be silent for hours.
-SILENCE_SECONDS = {"trade": 60.0, "ticker": 60.0}
 # The healer tries each second; a gap that stays open longer needs eyes.
 GAP_SECONDS = 120.0
-# They are refreshed each minute; answers stay right meanwhile, but cost more and more.
-CANDLES_SECONDS = 300.0
+# What a loader that does not run, or hears nothing, said last is no figure of now.
+_OF_NOW_SECONDS = 90.0
 # Beyond this, rows are not counted one by one.
-_COUNTED = 100_000
+_COUNTED = 20_000
 
 # First day held, open or degraded intervals of trades, and the evidence per day.
 COMPLETENESS = """\
@@ -64,8 +83,12 @@ SELECT json_build_object(
                         ORDER BY source, scope), '[]')
                     FROM (SELECT * FROM ingestion_checkpoints
                           ORDER BY updated_at DESC LIMIT 50) AS latest),
-    'open_gaps', (SELECT count(*) FROM gaps WHERE status = 'open'),
+    'open_gaps', (SELECT coalesce(json_object_agg(channel, number), '{{}}')
+                  FROM (SELECT channel, count(*) AS number FROM gaps
+                        WHERE status = 'open' GROUP BY channel) AS counted),
     'oldest_open_gap_at', (SELECT min(detected_at) FROM gaps WHERE status = 'open'),
+    'budget', (SELECT json_build_object('tokens', tokens, 'updated_at', updated_at)
+               FROM rest_budget ORDER BY budget_id LIMIT 1),
     'rejected_today', (SELECT count(*) FROM (
                            SELECT FROM rejected_messages
                            WHERE received_at >= date_trunc('day', now(), 'UTC')
@@ -76,6 +99,7 @@ SELECT json_build_object(
                               LIMIT {_COUNTED}) AS listed) AS minutes),
     'oldest_stale_candle_at', (SELECT min(noted_at) FROM (
                                    SELECT noted_at FROM stale_candles LIMIT {_COUNTED}) AS seen),
+    'freshness', {FRESHNESS},
     'reference', {REFERENCE_STATUS},
     'books', {BOOK_STATUS},
     'recorder_runs', EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
@@ -103,24 +127,22 @@ class Checkpoint(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-class Source(msgspec.Struct, frozen=True):
-    """One channel of the feed; seconds, null where nothing is known yet.
+class Budget(msgspec.Struct, frozen=True):
+    """The REST budget that all processes share, as of its last call."""
 
-    `lag` is from sent by the exchange to committed, for the newest message.
-    """
-
-    channel: str
-    messages: int | None
-    last_message_age: float | None
-    limit: float | None
-    lag: float | None
-    late: bool
+    tokens: float
+    """May be negative: reserved ahead."""
+    updated_at: datetime
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How the platform is. `reasons` says in words what keeps it from being ok."""
+    """How the platform is. `reasons` says in words what keeps it from being ok.
 
-    status: Literal["ok", "degraded", "down"]
+    `stale`: a source or a table is older than its limit. `degraded`: anything else is wrong, or all
+    has just been started. `down`: the database does not answer.
+    """
+
+    status: Literal["ok", "degraded", "stale", "down"]
     reasons: list[str]
     simulated: bool
     database: Literal["ok", "unreachable"]
@@ -128,12 +150,17 @@ class Status(msgspec.Struct, frozen=True):
     recorder_runs: bool | None = None
     loader_runs: bool | None = None
     sources: list[Source] = []
+    tables: list[TableAge] = []
     open_gaps: int | None = None
+    open_gaps_by_channel: dict[str, int] = {}
     oldest_open_gap_age: float | None = None
     rejected_today: int | None = None
     stale_candles: int | None = None
     oldest_stale_candle_age: float | None = None
     tape_backlog_bytes: int | None = None
+    tape_backlog_seconds: float | None = None
+    rest_budget_tokens: float | None = None
+    """Tokens left for REST calls; negative where calls wait for theirs."""
     checkpoints: list[Checkpoint] = []
     metrics: list[Metric] = []
     reference: Reference | None = None
@@ -144,11 +171,13 @@ class _Read(msgspec.Struct):
     read_at: datetime
     metrics: list[Metric]
     checkpoints: list[Checkpoint]
-    open_gaps: int
+    open_gaps: dict[str, int]
     oldest_open_gap_at: datetime | None
+    budget: Budget | None
     rejected_today: int
     stale_candles: int
     oldest_stale_candle_at: datetime | None
+    freshness: FreshnessRead
     reference: ReferenceRead
     books: BookRead
     recorder_runs: bool
@@ -162,40 +191,42 @@ def read_status(connection: psycopg.Connection, *, simulated: bool) -> Status:
     return status_from(msgspec.json.encode(row[0]), simulated=simulated)
 
 
-def unreachable(*, simulated: bool) -> Status:
+def unreachable(*, simulated: bool, reason: str = "the database does not answer") -> Status:
     """The status when the database does not answer: nothing else is known then."""
-    return Status("down", ["the database does not answer"], simulated, "unreachable")
+    return Status("down", [reason], simulated, "unreachable")
 
 
 def status_from(document: bytes, *, simulated: bool) -> Status:
     """The status from the answer to STATUS (JSON)."""
     read = msgspec.json.decode(document, type=_Read)
-    sources = _sources(read)
-    gap_age = _age(read, read.oldest_open_gap_at)
+    metrics = [metric for metric in read.metrics if _is_of_now(metric, read)]
+    books = books_from(read.books, read.read_at)
     candle_age = _age(read, read.oldest_stale_candle_at)
+    start = Start(read.read_at, read.freshness.started_at, read.reference.first_used_at)
+    sources = _sources(read, start)
+    tables = tables_from(
+        read.freshness,
+        read.read_at,
+        start,
+        candles_age=candle_age,
+        book_choice=books.choice if books.wanted else None,
+    )
+    gap_age = _age(read, read.oldest_open_gap_at)
+    reference = reference_from(read.reference, read.read_at)
     reasons = []
     if not read.recorder_runs:
         reasons.append("no recorder runs")
     if not read.loader_runs:
         reasons.append("no loader runs")
-    reasons += [
-        f"{source.channel}: no message for {source.last_message_age:.0f} s"
-        if source.last_message_age is not None
-        else f"{source.channel}: no message yet"
-        for source in sources
-        if source.late
-    ]
+    reasons += freshness_reasons(sources, tables, start)
     if gap_age is not None and gap_age > GAP_SECONDS:
         reasons.append(f"a gap has been open for {gap_age:.0f} s")
-    if candle_age is not None and candle_age > CANDLES_SECONDS:
-        reasons.append(f"candles have not been refreshed for {candle_age:.0f} s")
-    reference = reference_from(read.reference, read.read_at)
     reasons += reference_reasons(reference)
-    books = books_from(read.books, read.read_at)
     reasons += book_reasons(books, recorder_runs=read.recorder_runs)
-    backlog = _by_channel(read.metrics, TAPE_BACKLOG).get(None)
+    is_stale = any(source.late for source in sources) or any(table.late for table in tables)
+    backlog = _by_channel(metrics, TAPE_BACKLOG).get(None)
     return Status(
-        status="degraded" if reasons else "ok",
+        status="stale" if is_stale else "degraded" if reasons else "ok",
         reasons=reasons,
         simulated=simulated,
         database="ok",
@@ -203,24 +234,46 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
         recorder_runs=read.recorder_runs,
         loader_runs=read.loader_runs,
         sources=sources,
-        open_gaps=read.open_gaps,
+        tables=tables,
+        open_gaps=sum(read.open_gaps.values()),
+        open_gaps_by_channel=read.open_gaps,
         oldest_open_gap_age=gap_age,
         rejected_today=read.rejected_today,
         stale_candles=read.stale_candles,
         oldest_stale_candle_age=candle_age,
         tape_backlog_bytes=None if backlog is None else int(backlog),
+        tape_backlog_seconds=_by_channel(metrics, BACKLOG_SECONDS).get(None),
+        rest_budget_tokens=_tokens_left(read),
         checkpoints=read.checkpoints,
-        metrics=read.metrics,
+        metrics=metrics,
         reference=reference,
         books=books,
     )
+
+
+def _is_of_now(metric: Metric, read: _Read) -> bool:
+    """Whether a figure still says something; counters always do."""
+    if metric.name not in _FLEETING:
+        return True
+    age = (read.read_at - metric.updated_at).total_seconds()
+    return read.loader_runs and age <= _OF_NOW_SECONDS
+
+
+def _tokens_left(read: _Read) -> float | None:
+    """What the bucket holds now, refilled since its last call; None where nobody ever asked."""
+    rate = _by_channel(read.metrics, BUDGET_RATE).get(None)
+    capacity = _by_channel(read.metrics, BUDGET_CAPACITY).get(None)
+    if read.budget is None or rate is None or capacity is None:
+        return None
+    passed = max(0.0, (read.read_at - read.budget.updated_at).total_seconds())
+    return round(min(capacity, read.budget.tokens + passed * rate), 1)
 
 
 def _age(read: _Read, instant: datetime | None) -> float | None:
     return None if instant is None else (read.read_at - instant).total_seconds()
 
 
-def _sources(read: _Read) -> list[Source]:
+def _sources(read: _Read, start: Start) -> list[Source]:
     messages = _by_channel(read.metrics, MESSAGES)
     last = _by_channel(read.metrics, LAST_RECEIVED)
     received_lag = _by_channel(read.metrics, RECEIVED_LAG)
@@ -228,24 +281,12 @@ def _sources(read: _Read) -> list[Source]:
     sources = []
     for channel in sorted({*messages, *last, *SILENCE_SECONDS} - {None}, key=str):
         assert channel is not None
-        limit = SILENCE_SECONDS.get(channel)
-        age = (
-            max(0.0, round(read.read_at.timestamp() - last[channel], 3))
-            if channel in last
-            else None
-        )
-        sources.append(
-            Source(
-                channel=channel,
-                messages=int(messages[channel]) if channel in messages else None,
-                last_message_age=age,
-                limit=limit,
-                lag=round(received_lag[channel] + loaded_lag[channel], 3)
-                if channel in received_lag and channel in loaded_lag
-                else None,
-                late=limit is not None and (age is None or age > limit),
-            )
-        )
+        age = lag = None
+        if channel in last:
+            age = max(0.0, round(read.read_at.timestamp() - last[channel], 3))
+        if channel in received_lag and channel in loaded_lag:
+            lag = round(received_lag[channel] + loaded_lag[channel], 3)
+        sources.append(source_of(channel, age, start, messages=messages.get(channel), lag=lag))
     return sources
 
 

@@ -159,7 +159,11 @@ def _upsert_metrics(
     keys = sorted(values)
     connection.execute(
         statement,
-        [[name for name, _ in keys], [labels for _, labels in keys], [values[key] for key in keys]],
+        [
+            [name for name, _ in keys],
+            [labels for _, labels in keys],
+            [float(values[key]) for key in keys],
+        ],
     )
 
 
