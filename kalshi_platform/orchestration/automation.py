@@ -209,6 +209,7 @@ check_each_hour = dg.ScheduleDefinition(
     job=check_today_job,
     execution_timezone="UTC",
     default_status=_RUNNING,
+    description="Each hour, whether today's rows are right; of quotes and books yesterday's, too.",
 )
 partitions_each_hour = dg.ScheduleDefinition(
     name="partitions_each_hour",
@@ -216,6 +217,7 @@ partitions_each_hour = dg.ScheduleDefinition(
     job=partitions_ahead_job,
     execution_timezone="UTC",
     default_status=_RUNNING,
+    description="Each hour: partitions of the coming days, days past their time, ended runs.",
 )
 
 

@@ -14,6 +14,7 @@ import dagster as dg
 
 from kalshi_platform.orchestration.partitions import day_of, today
 from kalshi_platform.orchestration.resources import Database
+from kalshi_platform.storage.reads.archives import dropped_days
 from kalshi_platform.transform import (
     quality,
     quality_books,
@@ -27,41 +28,88 @@ class Place(NamedTuple):
     """Where a check stands and how much it matters."""
 
     asset: str
+    remedy: str
+    """What an operator does when it fails."""
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
     # Candles of such trades would be worthless.
     blocking: bool = False
 
 
 _WARN = dg.AssetCheckSeverity.WARN
+_REBUILD = "materialize the candles of that day."
+_REPORT = "a fault of ours: report it with the rows named."
+_ASK_AGAIN = "materialize the day, which asks REST again; what stays is unknown to the exchange."
 PLACES = {
-    "trade_ids_unique": Place("trades", blocking=True),
-    "prices_in_range": Place("trades", blocking=True),
+    "trade_ids_unique": Place("trades", _REPORT, blocking=True),
+    "prices_in_range": Place(
+        "trades",
+        "look at the rows named: the exchange changed its units, or we misread them.",
+        blocking=True,
+    ),
     # Work under way, or a hole that the API tells; it must not stop what comes after.
-    "no_open_gap": Place("trades", _WARN),
-    "candles_equal_trades": Place("candles_1m"),
-    "candles_equal_quotes": Place("candles_1m"),
+    "no_open_gap": Place(
+        "trades",
+        "wait a minute, or look at the table gaps: `detail` says why REST was not trusted yet.",
+        _WARN,
+    ),
+    "candles_equal_trades": Place("candles_1m", _REBUILD),
+    "candles_equal_quotes": Place("candles_1m", _REBUILD),
     # The feed may tell both sides of a quote one after the other.
-    "candles_in_order": Place("candles_1m", _WARN),
+    "candles_in_order": Place(
+        "candles_1m", "look at the quotes of the interval named: the exchange told them so.", _WARN
+    ),
     # Healing over REST loses the feed's order; such opens and closes are counted, not wrong.
-    "ties_decided": Place("candles_1m", _WARN),
-    "volume_kept": Place("candles_1d"),
+    "ties_decided": Place(
+        "candles_1m",
+        "nothing: REST alone saw trades of one instant, whose order nobody knows.",
+        _WARN,
+    ),
+    "volume_kept": Place("candles_1d", _REBUILD),
     # Asked again until REST answers; what nobody would ask again for is an error.
-    "traded_markets_known": Place("markets", _WARN),
-    "hierarchy_complete": Place("markets", _WARN),
-    "past_markets_have_outcomes": Place("settlements"),
-    "outcome_value_matches_result": Place("settlements"),
-    "outcomes_are_their_last_version": Place("settlements"),
-    "settlements_confirmed": Place("settlements", _WARN),
-    "events_belong_to_series": Place("events", _WARN),
-    "books_equal_their_deltas": Place("book_snapshots"),
+    "traded_markets_known": Place("markets", _ASK_AGAIN, _WARN),
+    "hierarchy_complete": Place("markets", _ASK_AGAIN, _WARN),
+    "past_markets_have_outcomes": Place(
+        "settlements", "see the runs of `refresh_reference`; then materialize the day."
+    ),
+    "outcome_value_matches_result": Place(
+        "settlements", "compare the markets named with the exchange's own pages."
+    ),
+    "outcomes_are_their_last_version": Place("settlements", _REPORT),
+    "settlements_confirmed": Place(
+        "settlements", "see the runs of `refresh_reference`; REST may be behind the stream.", _WARN
+    ),
+    "events_belong_to_series": Place("events", _ASK_AGAIN, _WARN),
+    "books_equal_their_deltas": Place(
+        "book_snapshots",
+        "load the day anew from the tape; do not trust the books of the markets named.",
+    ),
     # The exchange's own word, which is kept as it was told.
-    "books_not_crossed": Place("book_snapshots", _WARN),
-    "watches_explained": Place("book_deltas"),
-    "quotes_in_range": Place("quotes"),
-    "quotes_not_crossed": Place("quotes", _WARN),
-    "quoted_volume_never_falls": Place("quotes", _WARN),
-    "odometer_agrees": Place("quotes", _WARN),
+    "books_not_crossed": Place(
+        "book_snapshots",
+        "one market for a moment: the exchange's own doing; many: a delta is missing.",
+        _WARN,
+    ),
+    "watches_explained": Place("book_deltas", _REPORT),
+    "quotes_in_range": Place(
+        "quotes", "the exchange changed its units, or we misread them: leave that day's quotes."
+    ),
+    "quotes_not_crossed": Place(
+        "quotes", "the exchange said so; many at once are worth a question to it.", _WARN
+    ),
+    "quoted_volume_never_falls": Place(
+        "quotes",
+        "nothing, as a rule: the exchange corrected it, or quotes came out of order.",
+        _WARN,
+    ),
+    "odometer_agrees": Place(
+        "quotes",
+        "missing_centis: materialize `trades` of that day, which asks REST for what is missing.",
+        _WARN,
+    ),
 }
+
+
+_OF_TRADES = frozenset({"trades", "candles_1m", "candles_1h", "candles_1d"})
 
 
 CHECKS = (
@@ -78,7 +126,7 @@ def _specs(assets: Container[str]) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(
             check.name,
             asset=PLACES[check.name].asset,
-            description=check.description,
+            description=f"{check.description}\n\nIf it fails: {PLACES[check.name].remedy}",
             blocking=PLACES[check.name].blocking,
         )
         for check in CHECKS
@@ -137,23 +185,29 @@ def _results(
     days: Sequence[date], database: Database, specs: Sequence[dg.AssetCheckSpec]
 ) -> Iterator[dg.AssetCheckResult]:
     queries = {check.name: check.query for check in CHECKS}
+    with database.connect() as connection:
+        archived = dropped_days(connection, "trades", days)
     engine = database.engine()
     try:
         for spec in specs:
             found: dict[date, dict[str, Any]] = {}
-            for day in days:
+            # Candles of a day whose trades are in the archive alone have nothing to be equal to.
+            left_out = archived if spec.asset_key.to_user_string() in _OF_TRADES else []
+            asked = [day for day in days if day not in left_out]
+            for day in asked:
                 with engine.connect() as connection:
                     found[day] = dict(connection.execute(queries[spec.name](day)).mappings().one())
-            failed = [day for day in days if not found[day].pop("passed")]
+            failed = [day for day in asked if not found[day].pop("passed")]
             yield dg.AssetCheckResult(
                 check_name=spec.name,
                 asset_key=spec.asset_key,
                 passed=not failed,
                 severity=PLACES[spec.name].severity,
                 metadata={
-                    "days": ", ".join(map(str, days)),
+                    "days": ", ".join(map(str, asked)),
+                    **({"archived_days": ", ".join(map(str, left_out))} if left_out else {}),
                     **({"failed_days": ", ".join(map(str, failed))} if failed else {}),
-                    **_shown(found[failed[0] if failed else days[-1]]),
+                    **(_shown(found[failed[0] if failed else asked[-1]]) if asked else {}),
                 },
             )
     finally:

@@ -15,6 +15,39 @@ _UNITS = {
     "_on": "UTC day",
 }
 
+# Of columns that need no comment where they stand, whatever the table.
+_COMMON = {
+    "market_ticker": "the exchange's name of the market",
+    "event_ticker": "the exchange's name of the event: what its markets ask together",
+    "series_ticker": "the exchange's name of the series",
+    "trade_id": "the exchange's identity of the trade (UUID)",
+    "trade_count": "trades within the interval",
+    "connection": "WebSocket connection: Unix seconds of its opening",
+    "sid": "subscription on that connection",
+    "seq": "number of the message on its subscription",
+    "read_attempts": "times REST has been asked in vain since it last told",
+    "title": "in the exchange's words",
+    "sub_title": "in the exchange's words",
+    "yes_sub_title": "what yes means, in the exchange's words",
+    "no_sub_title": "what no means, in the exchange's words",
+    "category": "in the exchange's words",
+    "categories": "in the exchange's words",
+    "tags": "in the exchange's words",
+    "mutually_exclusive": "whether at most one of its markets can settle yes",
+    "can_close_early": "whether trading may end before closes_at",
+    "strike_type": "how the outcome follows from the strikes: greater, between, …",
+    "floor_strike": "lower strike, in the unit of what is measured",
+    "cap_strike": "upper strike, in the unit of what is measured",
+    "functional_strike": "strike told as a formula",
+    "custom_strike": "strike told as JSON",
+    "strike_date": "instant, UTC, that the event is about",
+    "strike_period": "period that the event is about",
+    "price_level_structure": "the exchange's name of its price grid",
+    "fee_type": "how fees are computed, in the exchange's words",
+    "fee_multiplier": "factor of the exchange's fee formula",
+    "fee_multiplier_override": "factor of the fee formula; null where it is the series' own",
+}
+
 Sources = Mapping[str, Sequence[tuple[str, str]]]
 
 
@@ -51,7 +84,8 @@ def same_columns(table: Table, source: Table, asset: str) -> Sources:
 
 def _column(column: Column[Any]) -> dg.TableColumn:
     unit = next((unit for suffix, unit in _UNITS.items() if column.name.endswith(suffix)), "")
-    described = [text for text in (column.comment, unit) if text]
+    comment = column.comment or _COMMON.get(column.name)
+    described = [text for text in (comment, unit) if text]
     return dg.TableColumn(
         column.name,
         column.type.compile(dialect=postgresql.dialect()),  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ import dagster as dg
 import psycopg
 from psycopg import sql
 
-from kalshi_platform.orchestration.assets.feed import OWNERS
+from kalshi_platform.orchestration.assets.feed import ANY_DAY, OWNERS
 from kalshi_platform.orchestration.assets.trades import trades
 from kalshi_platform.orchestration.charts import day_chart, small_chart
 from kalshi_platform.orchestration.columns import Sources, table_metadata
@@ -65,6 +65,8 @@ def _spec(name: str, finer: str | None, interval: str) -> dg.AssetSpec:
             f"Trades, best bid and ask, and open interest of each market in each {interval} (UTC,"
             " half-open) in which it traded or was quoted. Block trades count; prices are null"
             " where nothing traded. What stood at the start is part of bid and ask."
+            "\n\nRefreshed each minute by `candles_each_minute` where something changed; a quiet "
+            "exchange has nothing to refresh. Materializing a past day rebuilds it whole." + ANY_DAY
         ),
         metadata=table_metadata(table, lineage),
         group_name="candles",

@@ -14,14 +14,39 @@ from kalshi_platform.orchestration.partitions import utc_days
 from kalshi_platform.storage import tables
 
 OWNERS = ["team:data"]
+# Dagster's freshness knows no partitions: told with every asset that it can deceive about.
+ANY_DAY = (
+    "\n\nThe freshness shown here is since any day was last reported, so that a backfill or a "
+    "restored old day looks fresh, too. How old the newest rows are is told by `GET /health`, "
+    "`kalshi-platform status` and alerts, which read the rows themselves."
+)
+_LINE = dg.TableSchema(
+    [
+        dg.TableColumn(
+            "received_at_ns", "integer", description="receiver's clock; nanoseconds since 1970, UTC"
+        ),
+        dg.TableColumn(
+            "connection", "integer", description="WebSocket connection: Unix seconds of its opening"
+        ),
+        dg.TableColumn("frame", "object", description="the frame as received, where it is JSON"),
+        dg.TableColumn("text", "string", description="the frame as received, where it is not"),
+        dg.TableColumn(
+            "event",
+            "string",
+            description="instead of a frame, what the connection did: open, subscribe, close, …",
+        ),
+    ]
+)
 
 feed_tape = dg.AssetSpec(
     "feed_tape",
     description=(
         "Every frame of the exchange's WebSocket as received, with its time and connection, in "
         "compressed files (`kalshi-platform tape cat` prints them). Anything loaded from it can "
-        "be loaded again."
+        "be loaded again.\n\nStale: no recorder writes. See the runs of `stream_job` and the ticks "
+        "of `stream_keeper`, which starts one; `kalshi-platform doctor` checks key and exchange."
     ),
+    metadata={"dagster/column_schema": _LINE},
     partitions_def=utc_days,
     group_name="feed",
     kinds={"websockets", "file"},
@@ -36,7 +61,7 @@ def _loaded(table: Table, description: str, quiet: timedelta) -> dg.AssetSpec:
     return dg.AssetSpec(
         table.name,
         deps=[feed_tape],
-        description=description,
+        description=description + ANY_DAY,
         metadata=table_metadata(table),
         partitions_def=utc_days,
         group_name="feed",

@@ -14,7 +14,7 @@ import dagster as dg
 import psycopg
 from sqlalchemy import Table
 
-from kalshi_platform.orchestration.assets.feed import OWNERS, lifecycle_events, raw_trades
+from kalshi_platform.orchestration.assets.feed import ANY_DAY, OWNERS, lifecycle_events, raw_trades
 from kalshi_platform.orchestration.assets.trades import REST_POOL
 from kalshi_platform.orchestration.columns import Sources, table_metadata
 from kalshi_platform.orchestration.partitions import day_of, today, utc_days
@@ -46,7 +46,7 @@ def _spec(
     return dg.AssetSpec(
         table.name,
         deps=deps,
-        description=description,
+        description=description + ANY_DAY,
         metadata=table_metadata(table, lineage),
         group_name="reference",
         kinds={"postgres", "rest"},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from kalshi_platform.orchestration.assets.feed import OWNERS, raw_trades
+from kalshi_platform.orchestration.assets.feed import ANY_DAY, OWNERS, raw_trades
 from kalshi_platform.orchestration.columns import same_columns, table_metadata
 from kalshi_platform.orchestration.partitions import day_of, utc_days
 from kalshi_platform.orchestration.progress import log_progress
@@ -27,6 +27,12 @@ _DAYS_PER_RUN = 3
 
 
 @dg.asset(
+    description=(
+        "Every trade of the day once, in an order that each rebuild repeats. The stream fills the "
+        "day as it goes. Materializing a day asks the exchange's REST API for all of it, lands "
+        "what is missing and certifies it; a complete day stays as it is. A day before recording "
+        "began is fetched whole." + ANY_DAY
+    ),
     deps=[raw_trades],
     partitions_def=utc_days,
     # A chunk that fails is tried again alone.
