@@ -1,12 +1,20 @@
 """Every setting: name, default, unit, validation. Entry points read them and pass values down."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from sqlalchemy.exc import ArgumentError
 
 from kalshi_platform.ingest.book_choice import BookChoice
@@ -19,8 +27,60 @@ PRODUCTION_WS_URL = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+class SecretUnreadable(ValueError):
+    """A file that was named to hold a setting's value cannot be read."""
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """A secret may lie in a file: `VARIABLE_FILE` names it where VARIABLE itself is not set.
+
+    So it stands in no environment, where other programs and `docker inspect` would show it. A file
+    without a text is no value.
+    """
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], variables: Mapping[str, str | None]
+    ) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables
+        """What environment and .env hold; names in small letters."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = _variable(self.config.get("env_prefix", ""), field_name, field)
+        named = self._variables.get(f"{variable}_file".lower())
+        if not named or self._variables.get(variable.lower()):
+            return None, variable, False
+        try:
+            text = Path(named).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SecretUnreadable(
+                f"{variable}_FILE names {named}, which cannot be read "
+                f"({getattr(error, 'strerror', None) or 'not a text'}): give this user the right "
+                "to it, or name another file."
+            ) from error
+        return text or None, variable, False
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, field in self.settings_cls.model_fields.items():
+            if field.annotation == SecretStr | None:
+                value, variable, _ = self.get_field_value(field, name)
+                if value is not None:
+                    values[variable if field.validation_alias else name] = value
+        return values
+
+
+def _variable(prefix: str, name: str, field: FieldInfo) -> str:
+    alias = field.validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{prefix}{name}".upper()
+
+
 class Settings(BaseSettings):
-    """Read from the environment, then from `.env`; names are led by `KALSHI_` unless fixed here."""
+    """Read from the environment, then from `.env`; names are led by `KALSHI_` unless fixed here.
+
+    Raises:
+        SecretUnreadable: a file that holds a secret cannot be read.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="KALSHI_",
@@ -29,6 +89,21 @@ class Settings(BaseSettings):
         extra="ignore",
         populate_by_name=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (ours takes its place)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(env_settings, EnvSettingsSource)
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        variables = {**dotenv_settings.env_vars, **env_settings.env_vars}
+        files = SecretFiles(settings_cls, variables)
+        return init_settings, env_settings, dotenv_settings, files
 
     home: Path = Field(
         Path(".kalshi"), description="embedded database, tape, Dagster home, demo key"

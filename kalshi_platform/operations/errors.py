@@ -31,13 +31,21 @@ def sentence_for(error: BaseException) -> str | None:
     from kalshi_platform.exchange.errors import ExchangeError
     from kalshi_platform.ingest.recorder import LeaseHeld
     from kalshi_platform.ingest.tape import TapeFull
+    from kalshi_platform.settings import SecretUnreadable
     from kalshi_platform.storage.migrate import SchemaMismatch
     from kalshi_platform.storage.recorded_exchange import OtherExchange
 
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
     if isinstance(
-        error, Refusal | SchemaMismatch | ExchangeError | LeaseHeld | TapeFull | OtherExchange
+        error,
+        Refusal
+        | SchemaMismatch
+        | ExchangeError
+        | LeaseHeld
+        | TapeFull
+        | OtherExchange
+        | SecretUnreadable,
     ):
         return str(error)
     if isinstance(error, pydantic.ValidationError) and error.title == "Settings":

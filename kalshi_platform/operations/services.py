@@ -3,27 +3,23 @@
 import sys
 from pathlib import Path
 
+from kalshi_platform.operations.databases import dagster_url
 from kalshi_platform.operations.environment import as_environment
 from kalshi_platform.operations.processes import CODE_SERVICE
 from kalshi_platform.operations.simulator import HOST
 from kalshi_platform.operations.supervisor import Service
 from kalshi_platform.settings import Settings
-from kalshi_platform.storage.engine import psycopg2_url, sibling_database
+from kalshi_platform.storage.engine import psycopg2_url
 
 PROJECT = Path(__file__).parents[2]
 
 
 def service_environment(settings: Settings) -> dict[str, str]:
     """The environment of every service: all settings, the database's URLs, Dagster's home."""
-    dagster_url = (
-        settings.dagster_database_url.get_secret_value()
-        if settings.dagster_database_url is not None
-        else sibling_database(settings.url, "dagster")
-    )
     return {
         **as_environment(settings),
         "DATABASE_URL": settings.url,
-        "DAGSTER_PG_URL": psycopg2_url(dagster_url),
+        "DAGSTER_PG_URL": psycopg2_url(dagster_url(settings)),
         "DAGSTER_HOME": str(settings.dagster_home),
         "PYTHONUNBUFFERED": "1",
     }

@@ -1,22 +1,19 @@
 """`kalshi-platform up`: the whole platform on one machine, from nothing to flowing data."""
 
 import os
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from kalshi_platform.operations.awaiting import wait_for_flow, wait_for_web
+from kalshi_platform.operations.dagster_home import open_books
 from kalshi_platform.operations.databases import prepare_databases
 from kalshi_platform.operations.demo_key import demo_key
 from kalshi_platform.operations.environment import variable_of
 from kalshi_platform.operations.errors import Refusal
 from kalshi_platform.operations.ground import only_up, refuse_full_disk, refuse_taken_ports
-from kalshi_platform.operations.processes import CODE_SERVICE, end_processes, marks
+from kalshi_platform.operations.processes import end_processes
 from kalshi_platform.operations.services import (
-    PROJECT,
     platform_services,
     service_environment,
     simulator_service,
@@ -71,8 +68,7 @@ def _bring_up(settings: Settings, supervisor: Supervisor, say: Callable[[str], N
     steps = _Steps(say)
     prepare_databases(settings, supervisor)
     steps.done("database ready, schema current")
-    prepare_dagster_home(settings.dagster_home)
-    _open_books(settings, say)
+    open_books(settings, say)
     if settings.simulated:
         settings = _with_simulator(settings, supervisor)
         steps.done("simulated exchange trades")
@@ -90,40 +86,6 @@ def _bring_up(settings: Settings, supervisor: Supervisor, say: Callable[[str], N
     if ticker is not None:
         steps.done("trades flow, and the candle of this minute is served")
     for line in summary(settings, key, ticker):
-        say(line)
-
-
-def prepare_dagster_home(folder: Path) -> None:
-    """Put the project's dagster.yaml where Dagster looks for it."""
-    source = PROJECT / "dagster.yaml"
-    if not source.exists():
-        raise Refusal(f"{source} is missing: run `up` from a checkout of the project.")
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, folder / "dagster.yaml")
-
-
-def _open_books(settings: Settings, say: Callable[[str], None]) -> None:
-    """Make Dagster's tables before three services do so at once; close what died unnoticed."""
-    command = [sys.executable, "-m", "kalshi_platform.orchestration.opening"]
-    if settings.embedded_database is not None and settings.dagster_database_url is None:
-        # Nobody else can reach these books, and the processes of this home have been ended.
-        command.append("--close-all")
-    done = subprocess.run(
-        command,
-        env={
-            **os.environ,
-            **service_environment(settings),
-            **marks(settings.home.absolute(), CODE_SERVICE),
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise Refusal(f"Dagster's storage cannot be opened: {lines[-1]} See DAGSTER_PG_URL.")
-    for line in done.stdout.splitlines():
         say(line)
 
 

@@ -25,6 +25,11 @@ def head_revision() -> str:
     return head
 
 
+def known_revisions() -> set[str]:
+    """The schema revisions that this code can bring to its own."""
+    return {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
+
+
 def current_revision(connection: psycopg.Connection) -> str | None:
     """The database's schema revision; None for an empty database."""
     if connection.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,):
@@ -59,8 +64,7 @@ def migrate(url: str) -> str:
 def refuse_newer_schema(connection: psycopg.Connection) -> None:
     """Raise SchemaMismatch when the database knows a revision that this code does not."""
     current = current_revision(connection)
-    known = {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and current not in known_revisions():
         raise SchemaMismatch(
             f"The database has schema {current}, newer than this release knows "
             f"({head_revision()}). Install the newer release of kalshi-platform and start again."

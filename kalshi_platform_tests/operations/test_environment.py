@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.operations.environment import as_environment, variable_of
-from kalshi_platform.settings import Settings
+from kalshi_platform.operations.errors import sentence_for
+from kalshi_platform.settings import SecretUnreadable, Settings
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
@@ -48,3 +49,31 @@ def test_an_empty_variable_leaves_the_default(monkeypatch: pytest.MonkeyPatch) -
     assert Settings().api_key_id is None
     assert Settings().simulated
     assert Settings().embedded_database is not None
+
+
+def test_a_secret_may_lie_in_a_file_that_the_environment_or_the_dotenv_file_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "hook").write_text("https://hooks.example/T0/B0\n")
+    (tmp_path / "database").write_text("postgresql://u:p@h/d\n")
+    monkeypatch.setenv("KALSHI_ALERT_WEBHOOK_URL_FILE", str(tmp_path / "hook"))
+    (tmp_path / ".env").write_text("DATABASE_URL_FILE=database\n")
+    found = Settings()
+    assert found.alert_webhook_url is not None
+    assert found.alert_webhook_url.get_secret_value() == "https://hooks.example/T0/B0"
+    assert found.url == "postgresql://u:p@h/d"
+    monkeypatch.setenv("DATABASE_URL", "postgresql://other/d")
+    assert Settings().url == "postgresql://other/d", "the variable itself wins"
+    assert Settings(database_url="postgresql://given/d").url == "postgresql://given/d"
+
+
+def test_an_empty_file_is_no_value_and_a_missing_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").touch()
+    monkeypatch.setenv("KALSHI_ALERT_SMTP_URL_FILE", str(tmp_path / "empty"))
+    assert Settings().alert_smtp_url is None
+    monkeypatch.setenv("KALSHI_ALERT_SMTP_URL_FILE", str(tmp_path / "gone"))
+    with pytest.raises(SecretUnreadable) as error:
+        Settings()
+    assert "KALSHI_ALERT_SMTP_URL_FILE" in (sentence_for(error.value) or "")
