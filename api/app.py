@@ -66,12 +66,6 @@ def create_app(
     charges = ChargeDatabase(database_url)
     meter = Meter(charges)
     archived = Archive(database, archive)
-    # Keys and accounts, and what charges them: a role of their own, that cannot read the data.
-    accounts = ReadDatabase(
-        database_url, connections=2, statement_seconds=2, options=ACCOUNT_OPTIONS
-    )
-    charges = ChargeDatabase(database_url)
-    meter = Meter(charges)
     # Health has a connection of its own, so that it answers while all others are busy.
     status_database = ReadDatabase(database_url, connections=1, statement_seconds=1, wait_seconds=1)
 
@@ -85,9 +79,6 @@ def create_app(
         try:
             yield
         finally:
-            await meter.close()
-            await charges.close()
-            await accounts.close()
             archived.close()
             await meter.close()
             await charges.close()
