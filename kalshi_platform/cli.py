@@ -25,8 +25,10 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="The API's keys and their credits.")
 tape_app = typer.Typer(no_args_is_help=True, help="Look at the recorded frames.")
+alerts_app = typer.Typer(no_args_is_help=True, help="Look at alerts, and try where they go.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(tape_app, name="tape")
+app.add_typer(alerts_app, name="alerts")
 
 _DAYS = ["%Y-%m-%d"]
 
@@ -200,14 +202,55 @@ def doctor() -> None:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    dagster: Annotated[
+        bool, typer.Option("--dagster", help="Make Dagster's database, tables and home, too.")
+    ] = False,
+) -> None:
     """Bring the database to the newest schema.
 
     Example: DATABASE_URL=postgresql://… kalshi-platform migrate
     """
     from kalshi_platform.storage.migrate import migrate as run
 
-    print(f"The database has schema {run(_settings().url)}.")
+    settings = _settings()
+    print(f"The database has schema {run(settings.url)}.", flush=True)
+    if dagster:
+        from kalshi_platform.operations.dagster_home import make_books
+
+        make_books(settings, print)
+        print(f"Dagster's home is {settings.dagster_home}.")
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder, made by this.")],
+) -> None:
+    """Dump both databases into a folder, while everything runs.
+
+    Example: kalshi-platform backup backups/2026-11-21
+    """
+    from kalshi_platform.operations.backup import backup as run
+
+    run(_settings(), folder, print)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A folder made by `backup`.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="Fill this server instead: postgresql://user:password@host/kalshi."),
+    ] = None,
+) -> None:
+    """Fill empty databases from a backup: the configured ones, or those of another server.
+
+    The embedded database is filled while `up` is stopped.
+    Example: kalshi-platform restore backups/2026-11-21
+    """
+    from kalshi_platform.operations.backup import restore as run
+
+    run(_settings(), folder, print, to)
 
 
 @app.command()
@@ -388,6 +431,36 @@ def key_usage(
     with engine.connect(settings.url) as connection:
         for line in usage_lines(usage_between(connection, key_id, since, until)):
             print(line)
+
+
+@alerts_app.command("list")
+def list_alerts(
+    over: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
+) -> None:
+    """List what is wrong now, since when, and what to do. Example: kalshi-platform alerts list"""
+    from kalshi_platform.operations.alerts import list_alerts as lines
+
+    for line in lines(_settings(), over=over):
+        print(line)
+
+
+@alerts_app.command("test")
+def try_alerts() -> None:
+    """Send a made-up alert and its end through every channel; ends with 1 if any fails.
+
+    Example: KALSHI_ALERT_WEBHOOK_URL=https://hooks.slack.com/… kalshi-platform alerts test
+    """
+    from kalshi_platform.operations.alerts import line_of, try_channels
+
+    passed, channels = True, set()
+    for tried in try_channels(_settings()):
+        print(line_of(tried), flush=True)
+        passed = passed and tried.arrived
+        channels.add(tried.channel)
+    if channels == {"log"}:
+        print("Alerts go to the log alone: set KALSHI_ALERT_WEBHOOK_URL or KALSHI_ALERT_SMTP_URL.")
+    if not passed:
+        raise typer.Exit(1)
 
 
 @tape_app.command("cat")
