@@ -3,6 +3,7 @@
 import dagster as dg
 
 from kalshi_platform.orchestration.agreement import agrees_with_the_exchange
+from kalshi_platform.orchestration.alerts import alerts
 from kalshi_platform.orchestration.assets.books import book_deltas, book_snapshots
 from kalshi_platform.orchestration.assets.candles import candles
 from kalshi_platform.orchestration.assets.feed import (
@@ -73,7 +74,7 @@ defs = dg.Definitions(
         check_today_job,
         partitions_ahead_job,
     ],
-    sensors=[stream_keeper, feed_report, reference_keeper],
+    sensors=[stream_keeper, feed_report, reference_keeper, alerts],
     schedules=[
         candles_each_minute,
         certify_yesterdays_trades,

@@ -52,6 +52,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield _disk(settings.home.absolute())
     yield from _ports(settings, up)
     yield from _database(settings, up)
+    yield _alerts(settings)
     if settings.api_key_id is not None:
         yield from exchange_checks(settings)
     elif up is not None:
@@ -155,6 +156,30 @@ def _database(settings: Settings, up: int | None) -> Iterator[Check]:
                 yield Check("schema", True, "current")
     except psycopg.Error as error:
         yield Check("database", False, sentence_for(error) or str(error))
+
+
+def _alerts(settings: Settings) -> Check:
+    channels = []
+    if settings.alert_webhook_url is not None:
+        channels.append("to a webhook")
+    if settings.alert_smtp_url is not None:
+        if not settings.alert_email_to:
+            return Check(
+                "alerts",
+                False,
+                "KALSHI_ALERT_SMTP_URL is set, but no address.",
+                "Set KALSHI_ALERT_EMAIL_TO.",
+            )
+        channels.append("as mail")
+    if not channels:
+        found = (
+            "they go to the log alone: KALSHI_ALERT_WEBHOOK_URL or KALSHI_ALERT_SMTP_URL "
+            "brings them to you"
+        )
+        return Check("alerts", True, found)
+    return Check(
+        "alerts", True, f"they go {' and '.join(channels)}; `kalshi-platform alerts test` tries"
+    )
 
 
 def _status(rest_url: str, answer: httpx.Response) -> Check:

@@ -15,7 +15,7 @@ import psycopg
 
 from kalshi_platform.orchestration.processes import PROCESS_TAG, process_is_gone
 from kalshi_platform.orchestration.resources import Database, first_line
-from kalshi_platform.orchestration.runs import close_dead_runs
+from kalshi_platform.orchestration.runs import close_dead_runs, close_run
 from kalshi_platform.orchestration.stream import (
     HANDOVER_TAG,
     PAUSE_TAG,
@@ -171,7 +171,7 @@ def close(instance: dg.DagsterInstance, zombie: StreamRun) -> None:
     """Write into the books that the run has ended; one that lives after all reads it there."""
     run = instance.get_run_by_id(zombie.run_id)
     if run is not None and not run.is_finished:
-        instance.report_run_failed(run, "The run holds no lease: its process is gone.")
+        close_run(instance, run, "The run holds no lease: its process is gone.")
 
 
 def _pause_seconds(instance: dg.DagsterInstance) -> float:

@@ -12,6 +12,9 @@ import dagster as dg
 
 from kalshi_platform.orchestration.processes import PROCESS_TAG, process_is_gone
 
+# On a run that was found dead, not seen to fail: what it did is done by the next one.
+CLOSED_TAG = "kalshi/closed"
+
 _S = dg.DagsterRunStatus
 _BEGUN = (_S.STARTING, _S.STARTED, _S.CANCELING)
 _ENDED = (_S.SUCCESS, _S.FAILURE, _S.CANCELED)
@@ -31,7 +34,7 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     now = time.time()
     dead = [record.dagster_run for record in records if _is_dead(record, now)]
     for run in dead:
-        instance.report_run_failed(run, "The run's process is gone.")
+        close_run(instance, run, "The run's process is gone.")
     return [run.run_id for run in dead]
 
 
@@ -47,8 +50,14 @@ def close_all_runs(instance: dg.DagsterInstance) -> list[str]:
     """Close every run that has begun by the books: their processes are known to be gone."""
     records = instance.get_run_records(dg.RunsFilter(statuses=list(_BEGUN)))
     for record in records:
-        instance.report_run_failed(record.dagster_run, "The platform was stopped meanwhile.")
+        close_run(instance, record.dagster_run, "The platform was stopped meanwhile.")
     return [record.dagster_run.run_id for record in records]
+
+
+def close_run(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
+    """Write into the books that the run has ended, and that it was not its own doing."""
+    instance.add_run_tags(run.run_id, {CLOSED_TAG: why})
+    instance.report_run_failed(run, why)
 
 
 def purge_runs(
