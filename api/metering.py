@@ -6,6 +6,7 @@ behind its row.
 """
 
 import asyncio
+import itertools
 import time
 import uuid
 from collections import deque
@@ -22,9 +23,10 @@ _log = structlog.get_logger(__name__)
 # An answer waits for its charge so long at most, then it is a 503 instead.
 PATIENCE_SECONDS = 5
 _MOST_CHARGES = 500  # in one batch
-# Between attempts while the database is away, or while another process holds all keys that wait.
-_PAUSE_SECONDS = 0.1
-_SHORT_PAUSE_SECONDS = 0.002
+# Between attempts while the database is away; the first is repeated at once, since a connection may
+# have died while nothing was charged. And while another process holds all keys that wait.
+_PAUSES_SECONDS = (0.0, 0.02, 0.05, 0.1)
+_HELD_PAUSE_SECONDS = 0.002
 
 
 class Verdict(NamedTuple):
@@ -117,19 +119,20 @@ class Meter:
                 again.append(waiting)
         self._waiting.extendleft(reversed(again))
         if again and not outcome.charged:
-            await asyncio.sleep(_SHORT_PAUSE_SECONDS)
+            await asyncio.sleep(_HELD_PAUSE_SECONDS)
 
     async def _written(self, batch: list[_Waiting]) -> Outcome:
         """Send a batch until its outcome is known, or its charges have waited long enough."""
         charges = [waiting.charge for waiting in batch]
         until = max(waiting.until for waiting in batch)
-        while True:
+        for attempt in itertools.count():
             try:
                 return await self._database.charge(self._meter_id, self._batch, charges)
             except DatabaseUnavailable:
                 if time.monotonic() > until:
                     raise
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_PAUSES_SECONDS[min(attempt, len(_PAUSES_SECONDS) - 1)])
+        raise AssertionError("counting has no end")
 
 
 def _answer(verdict: "asyncio.Future[Verdict]", value: Verdict) -> None:
