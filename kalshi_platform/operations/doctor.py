@@ -50,6 +50,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield _folder("home folder", settings.home.absolute())
     yield _folder("tape folder", settings.tape_folder)
     yield _disk(settings.home.absolute())
+    yield _archive(settings.archive)
     yield from _ports(settings, up)
     yield from _database(settings, up)
     yield _alerts(settings)
@@ -117,6 +118,45 @@ def _disk(home: Path) -> Check:
         f"At least {LEAST_FREE_BYTES / 1e9:.1f} GB are needed: free some space, "
         "or set KALSHI_HOME to another disk.",
     )
+
+
+def _archive(url: str) -> Check:
+    """Writes a small file there, reads it back and takes it away."""
+    from pyarrow.fs import FileSystem, LocalFileSystem
+
+    text = b"written by kalshi-platform doctor"
+    shown = _without_secrets(url)
+    try:
+        if "://" in url:
+            store, root = FileSystem.from_uri(url)
+        else:
+            store, root = LocalFileSystem(), url
+        place = f"{root.rstrip('/')}/.doctor-{time.time_ns()}"
+        if isinstance(store, LocalFileSystem):
+            store.create_dir(root, recursive=True)
+        with store.open_output_stream(place, compression=None) as file:
+            file.write(text)
+        with store.open_input_stream(place, compression=None) as file:
+            found = file.read()
+        store.delete_file(place)
+    except (OSError, ValueError) as error:
+        return Check(
+            "archive",
+            False,
+            f"{shown} cannot be written: {str(error).splitlines()[0].replace(url, shown)}.",
+            "Set KALSHI_ARCHIVE_URL to a folder or bucket that this user may write.",
+        )
+    if found != text:
+        return Check("archive", False, f"{shown} gave back something else.")
+    return Check("archive", True, f"{shown} can be written and read")
+
+
+def _without_secrets(url: str) -> str:
+    """The URL without user, password and query, where a bucket's keys may stand."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _ports(settings: Settings, up: int | None) -> Iterator[Check]:

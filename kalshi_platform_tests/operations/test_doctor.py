@@ -163,3 +163,18 @@ def exchange_with_a_clock(ahead_seconds: int) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}/trade-api/v2"
         finally:
             server.shutdown()
+
+
+def test_the_archive_is_written_to_and_read_and_its_url_tells_no_secret(tmp_path: Path) -> None:
+    folder = tmp_path / "cold"
+    good = by_name(checks(settings(tmp_path, archive_url=f"file://{folder}")))["archive"]
+    assert good.passed
+    assert list(folder.iterdir()) == []
+    (tmp_path / "file").touch()
+    bad = by_name(checks(settings(tmp_path, archive_url=str(tmp_path / "file" / "below"))))
+    assert not bad["archive"].passed
+    odd = by_name(
+        checks(settings(tmp_path, archive_url="odd://id:secret-word@bucket/a?key=secret"))
+    )
+    assert not odd["archive"].passed
+    assert "secret" not in line_of(odd["archive"])
