@@ -9,9 +9,9 @@ import msgspec
 
 from api.database import ReadDatabase
 from kalshi_platform.storage.reads.books import HEARD_SECONDS
+from kalshi_platform.storage.reads.completeness import COMPLETENESS
 from kalshi_platform.storage.reads.deltas import BOOK_WATCHED
 from kalshi_platform.storage.reads.quotes import QUOTES_MISSING
-from kalshi_platform.storage.reads.status import COMPLETENESS
 
 DataStatus = Literal["complete", "unverified", "gaps"]
 _REMEMBERED_SECONDS = 1.0

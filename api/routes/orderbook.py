@@ -6,6 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.archive import Archive
+from api.archived_books import archived_book, book_held
 from api.auth import SECURITY, KeyedRoute
 from api.completeness import DataStatus
 from api.database import ReadDatabase
@@ -15,7 +17,6 @@ from api.inputs import Instant, Ticker
 from api.markets import require_market
 from api.pages import record_response
 from api.schemas import Record
-from kalshi_platform.storage.reads.books import BOOK_HELD, book_at
 
 router = APIRouter(route_class=KeyedRoute, dependencies=SECURITY, tags=["order books"])
 
@@ -67,23 +68,18 @@ async def get_orderbook(query: OrderBookQuery, request: Request) -> Response:
         raise InvalidInput(
             "timestamp lies in the future; leave it out for the newest book.", field="timestamp"
         )
-    row = await database.row(*book_at(query.market_ticker, at, depth=query.depth))
-    if row is None:
+    archive: Archive = request.app.state.archive
+    record, in_gap, *_ = await archived_book(archive, query.market_ticker, at, depth=query.depth)
+    if record is None:
         await require_market(database, query.market_ticker, field="market_ticker")
-        raise await _unknown_book(database, query.market_ticker, at)
-    record, in_gap = row
-    assert record is not None, "a book's parts are never null"
+        raise await _unknown_book(archive, query.market_ticker, at)
     status: DataStatus = "gaps" if in_gap == b"t" else "complete"
     return record_response(request, record, status)
 
 
-async def _unknown_book(
-    database: ReadDatabase, market_ticker: str, at: datetime
-) -> BookNotRecorded:
+async def _unknown_book(archive: Archive, market_ticker: str, at: datetime) -> BookNotRecorded:
     """Why there is no book: never recorded, not yet, or held no more."""
-    row = await database.row(BOOK_HELD, {"market_ticker": market_ticker})
-    assert row is not None, "a question without FROM has an answer"
-    held_since, watched_since = (None if value is None else value.decode() for value in row)
+    held_since, watched_since = await book_held(archive, market_ticker)
     if held_since is not None and datetime.fromisoformat(held_since) > at:
         return BookNotRecorded(
             f"timestamp: the order book of {market_ticker!r} is held from {held_since} on.",

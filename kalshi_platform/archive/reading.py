@@ -141,6 +141,21 @@ class ArchiveReader:
                 return _EPOCH + newest * _MICROSECOND
         return None
 
+    def oldest_at(
+        self,
+        files: Sequence[ArchivedFile],
+        market_ticker: str,
+        columns: Sequence[str],
+        *,
+        until: float = inf,
+    ) -> datetime | None:
+        """The time of a market's first row; None where there is none. As `newest_at` else."""
+        for file in files:
+            for group, begins, ends in self._runs(file, market_ticker, columns, None, None, until):
+                if begins < ends:
+                    return _EPOCH + int(group.times[begins]) * _MICROSECOND
+        return None
+
     def _runs(
         self,
         file: ArchivedFile,

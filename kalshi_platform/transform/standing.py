@@ -9,8 +9,11 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Date,
     FromClause,
     Select,
+    and_,
+    case,
     cast,
     exists,
     func,
@@ -28,22 +31,36 @@ from kalshi_platform.transform.candles import COLUMNS, KEY, PRICES, QUOTED, SIDE
 ALL_MARKETS = "*"
 """Stands in `stale_candles` for every market: gaps of all begin in the minute."""
 TICKER_CHANNEL: ColumnElement[str] = literal_column("'ticker'")
+_TOLD = ("quoted_at", "yes_bid_micros", "yes_ask_micros", "open_interest_centis")
 _ONE: ColumnElement[int] = literal_column("1")
 
 
-def with_standing(candles: FromClause, interval: Interval) -> Select[Any]:
+def with_standing(candles: FromClause, interval: Interval, *, any_day: bool = False) -> Select[Any]:
     """Candles as stored: with the quote that stood, and whether quotes were lost since.
 
     Args:
         candles: source with KEY, TRADED and QUOTED but quote_gap, of the interval's own quotes.
         interval: the candles' own.
+        any_day: they may lie anywhere in a day whose quotes are only in the archive, and other days
+            around it: then the minutes before are asked, too.
 
     Returns:
         A query of COLUMNS.
     """
     held = _last_quote(candles)
-    told = _last_of_dropped(candles, held)
-    stood = {name: func.coalesce(held.c[name], told.c[name]) for name in held.c.keys()}  # noqa: SIM118 -- a collection of columns
+    stood: dict[str, ColumnElement[Any]]
+    if any_day:
+        asked = or_(held.c.quoted_at.is_(None), _is_dropped_since(held, candles))
+        minute = _last_minute(candles, asked)
+        told = _last_of_earlier_day(candles, asked)
+        source = candles.outerjoin(held, true()).outerjoin(minute, true()).outerjoin(told, true())
+        newest = func.greatest(held.c.quoted_at, minute.c.quoted_at, told.c.quoted_at)
+        known = [(each.c.quoted_at == newest, each) for each in (held, minute, told)]
+        stood = {name: case(*((is_it, each.c[name]) for is_it, each in known)) for name in _TOLD}
+    else:
+        told = _last_of_earlier_day(candles, held.c.quoted_at.is_(None))
+        source = candles.outerjoin(held, true()).outerjoin(told, true())
+        stood = {name: func.coalesce(held.c[name], told.c[name]) for name in _TOLD}
     columns: dict[str, ColumnElement[Any]] = {
         name: candles.c[name] for name in (*KEY, *TRADED, "quote_count")
     }
@@ -63,9 +80,7 @@ def with_standing(candles: FromClause, interval: Interval) -> Select[Any]:
     # Where nothing stood, a gap before the first quote may have swallowed one.
     known_since = func.coalesce(stood["quoted_at"], candles.c.starts_at)
     columns["quote_gap"] = lost_since(known_since, candles, interval)
-    return select(*(columns[name].label(name) for name in COLUMNS)).select_from(
-        candles.outerjoin(held, true()).outerjoin(told, true())
-    )
+    return select(*(columns[name].label(name) for name in COLUMNS)).select_from(source)
 
 
 def without_quotes(candles: FromClause) -> Select[Any]:
@@ -167,23 +182,57 @@ def _last_quote(candles: FromClause) -> LateralFromClause:
     )
 
 
-def _last_of_dropped(candles: FromClause, held: FromClause) -> LateralFromClause:
-    """What the last daily candle before knows; asked only where no quote is held."""
+def _last_of_earlier_day(candles: FromClause, asked: ColumnElement[bool]) -> LateralFromClause:
+    """What the last daily candle before knows."""
     days = tables.candles_1d.alias("told_days")
+    before = days.c.starts_at < Interval.ONE_DAY.start_of(candles.c.starts_at)
+    return _last_told(days, candles, asked, before).lateral("told")
+
+
+def _last_minute(candles: FromClause, asked: ColumnElement[bool]) -> LateralFromClause:
+    """What the last minute before knows, of the same day."""
+    minutes = tables.candles_1m.alias("told_minutes")
+    before = and_(
+        minutes.c.starts_at >= Interval.ONE_DAY.start_of(candles.c.starts_at),
+        minutes.c.starts_at < candles.c.starts_at,
+    )
+    return _last_told(minutes, candles, asked, before).lateral("minute")
+
+
+def _last_told(
+    stored: FromClause,
+    candles: FromClause,
+    asked: ColumnElement[bool],
+    before: ColumnElement[bool],
+) -> Select[Any]:
     return (
         select(
-            days.c.quoted_at,
-            days.c.yes_bid_close_micros.label("yes_bid_micros"),
-            days.c.yes_ask_close_micros.label("yes_ask_micros"),
-            days.c.open_interest_centis,
+            stored.c.quoted_at,
+            stored.c.yes_bid_close_micros.label("yes_bid_micros"),
+            stored.c.yes_ask_close_micros.label("yes_ask_micros"),
+            stored.c.open_interest_centis,
         )
         .where(
-            held.c.quoted_at.is_(None),
-            days.c.market_ticker == candles.c.market_ticker,
-            days.c.starts_at < Interval.ONE_DAY.start_of(candles.c.starts_at),
-            days.c.quoted_at.is_not(None),
+            asked,
+            stored.c.market_ticker == candles.c.market_ticker,
+            before,
+            stored.c.quoted_at.is_not(None),
         )
-        .order_by(days.c.starts_at.desc())
+        .order_by(stored.c.starts_at.desc())
         .limit(_ONE)
-        .lateral("told")
     )
+
+
+def _is_dropped_since(held: FromClause, candles: FromClause) -> ColumnElement[bool]:
+    """Whether quotes after the one that is held, up to the candle, are only in the archive."""
+    archives = tables.archives
+    return exists().where(
+        archives.c.table_name == literal_column("'quotes'"),
+        archives.c.dropped_at.is_not(None),
+        archives.c.day >= _utc_day(held.c.quoted_at),
+        archives.c.day <= _utc_day(candles.c.starts_at),
+    )
+
+
+def _utc_day(instant: ColumnElement[Any]) -> ColumnElement[Any]:
+    return cast(func.timezone(literal_column("'UTC'"), instant), Date)

@@ -41,6 +41,16 @@ def days_of(start: datetime | None, end: datetime | None) -> tuple[date | None, 
     return None if start is None else start.date(), last
 
 
+def first_day_held(table: str) -> str:
+    """SQL for the first day that a daily table has a partition for, or an archived day instead."""
+    return f"""\
+least((SELECT to_date(min(right(relname, 8)), 'YYYYMMDD')
+       FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+       WHERE inhparent = '{table}'::regclass),
+      (SELECT min(day) FROM archives
+       WHERE table_name = '{table}' AND dropped_at IS NOT NULL))"""  # noqa: S608 (constants)
+
+
 def evidence(*tables: str, first: bool, last: bool) -> str:
     """SQL for the evidence of these tables' days.
 

@@ -2,10 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from kalshi_platform.storage.reads.archived import (
+    ArchivedRows,
+    evidence,
+    parameters_of,
+    rows_sql,
+)
+from kalshi_platform.storage.reads.deltas import DELTA_COLUMNS
 from kalshi_platform.storage.reads.trades import dollars, fixed_contracts, instant
 from kalshi_platform.transform.books import books_at
 
@@ -13,7 +20,29 @@ from kalshi_platform.transform.books import books_at
 # this after it is not known to stand still.
 HEARD_SECONDS = 10
 
+TABLES = ("book_snapshots", "book_deltas")
+# What a book is made of, beside the deltas, with the types.
+SNAPSHOT_COLUMNS = {
+    "at": "timestamptz",
+    "feed_order": "bigint",
+    "seq": "bigint",
+    "sid": "integer",
+    "source": "text",
+    "yes_micros": "integer[]",
+    "yes_centis": "bigint[]",
+    "no_micros": "integer[]",
+    "no_centis": "bigint[]",
+}
+
 _ALL_LEVELS = 2**31 - 1
+
+
+class ArchivedBook(NamedTuple):
+    """A market's SNAPSHOT_COLUMNS and DELTA_COLUMNS on days that were dropped."""
+
+    snapshots: ArchivedRows
+    deltas: ArchivedRows
+
 
 _MOMENT = "(SELECT %(market_ticker)s::text AS market_ticker, %(at)s::timestamptz AS at) AS moment"
 
@@ -78,9 +107,9 @@ _BOOK_JSON = f"""\
 || '","snapshot_at":"' || {instant("base_at")}
 || '","snapshot_source":"' || base_source || '"}}'"""
 
-# One row, or none where the market has no snapshot by then: record (JSON) and whether in a gap.
+# See `book_at`.
 _BOOK = f"""\
-WITH book AS MATERIALIZED (
+book AS MATERIALIZED (
 {books_at(_MOMENT)}
 ),
 judged AS MATERIALIZED (
@@ -103,34 +132,72 @@ judged AS MATERIALIZED (
         ORDER BY starts_at DESC LIMIT 1
     ) AS ended ON true
 )
-SELECT {_BOOK_JSON} AS record, gap_reason IS NOT NULL AS in_gap FROM judged AS book"""  # noqa: S608 (constants; every value is bound)
+SELECT {_BOOK_JSON} AS record, gap_reason IS NOT NULL AS in_gap, base_at,
+       (SELECT max(starts_at) FROM book_watches
+        WHERE market_ticker = %(market_ticker)s AND starts_at <= %(at)s) AS watch_at,
+       {evidence(*TABLES, first=False, last=True)} AS archives
+FROM (SELECT) AS always LEFT JOIN judged AS book ON true"""  # noqa: S608 (constants; every value is bound)
+
+
+def _with_archived(table: str, columns: Mapping[str, str]) -> str:
+    """SQL that stands for a table from then on: the market's rows in it, and the archived ones."""
+    return f"""\
+{table} AS NOT MATERIALIZED (
+    SELECT market_ticker, {", ".join(columns)} FROM {table}
+    WHERE market_ticker = %(market_ticker)s
+    UNION ALL
+    SELECT %(market_ticker)s::text COLLATE "C", archived_rows.*
+    FROM ({rows_sql(columns, f"{table}_")}) AS archived_rows
+),
+"""  # noqa: S608 (constants)
+
+
+_LIVE = f"WITH {_BOOK}"
+_WHOLE = (
+    f"WITH {_with_archived('book_snapshots', SNAPSHOT_COLUMNS)}"
+    f"{_with_archived('book_deltas', DELTA_COLUMNS)}{_BOOK}"
+)
 
 
 def book_at(
-    market_ticker: str, at: datetime, *, depth: int | None
+    market_ticker: str,
+    at: datetime,
+    *,
+    depth: int | None,
+    archived: ArchivedBook | None = None,
 ) -> tuple[str, Mapping[str, Any]]:
     """The statement of a market's book at an instant.
 
     Args:
         depth: levels wanted of each side, best first; None for all. Totals are of all levels.
+        archived: what can matter of days that were dropped; None where nothing can.
 
     Returns:
-        Statement and parameters. It answers one row: record (JSON text) and in_gap (bool); none
-        where no snapshot of the book by then is held.
+        Statement and parameters. It answers one row: record (JSON text; null where no snapshot of
+        the book by then is known), in_gap (bool), base_at (that snapshot's time), watch_at (the
+        start of the last watch by then, with a snapshot) and archives (the evidence of all days
+        until then).
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "market_ticker": market_ticker,
         "ticker_json": msgspec.json.encode(market_ticker).decode(),
         "at": at,
         "depth": _ALL_LEVELS if depth is None else depth,
+        "last_day": at.date(),
     }
-    return _BOOK, parameters
+    if archived is None:
+        return _LIVE, parameters
+    snapshots = parameters_of(archived.snapshots, SNAPSHOT_COLUMNS, "book_snapshots_")
+    deltas = parameters_of(archived.deltas, DELTA_COLUMNS, "book_deltas_")
+    return _WHOLE, parameters | snapshots | deltas
 
 
-# Since when the book of %(market_ticker)s is held, and since when it was ever watched; null: never.
+# Since when the book of %(market_ticker)s is held, of which %(archived_at)s is the first instant on
+# days that were dropped, and since when it was ever watched; null: never. And the evidence.
 BOOK_HELD = f"""\
-SELECT {instant("held_since")}, {instant("watched_since")}
-FROM (SELECT min(at) AS held_since FROM book_snapshots
+SELECT {instant("held_since")}, {instant("watched_since")},
+       {evidence(*TABLES, first=False, last=False)} AS archives
+FROM (SELECT least(min(at), %(archived_at)s::timestamptz) AS held_since FROM book_snapshots
       WHERE market_ticker = %(market_ticker)s) AS held
 CROSS JOIN (SELECT min(starts_at) AS watched_since FROM book_watches
             WHERE market_ticker = %(market_ticker)s) AS watched"""  # noqa: S608 (constants)

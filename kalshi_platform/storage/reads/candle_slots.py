@@ -22,13 +22,22 @@ _STOOD = (*(f"{side}_close_micros" for side in SIDES), "open_interest_centis", "
 _UTC_DAY = "({} AT TIME ZONE 'UTC')::date"
 _START_DAY = _UTC_DAY.format("%(start)s::timestamptz")
 _LAST_TRADE = "ORDER BY traded_at DESC, feed_order DESC NULLS FIRST, trade_id DESC LIMIT 1"
-# Of the day of `start` in the trades, of earlier days in their candles unless those are stale:
-# each names few partitions.
+# The trades of a day that is only in the archive: its candles are final, and know the last price.
+_DROPPED = """EXISTS (SELECT FROM archives WHERE table_name = 'trades' AND day = {}
+                              AND dropped_at IS NOT NULL)"""
+# Of the day of `start` in the trades, or in its minutes once they are archived; of earlier days in
+# their candles unless those are stale: each names few partitions.
 LAST_PRICE_BEFORE = f"""
 SELECT price FROM (
     (SELECT {_START_DAY} AS traded_on, yes_price_micros AS price FROM trades
      WHERE market_ticker = %(market_ticker)s AND traded_on = {_START_DAY}
        AND traded_at < %(start)s {_LAST_TRADE})
+    UNION ALL
+    (SELECT {_START_DAY}, close_micros FROM candles_1m
+     WHERE {_DROPPED.format(_START_DAY)}
+       AND market_ticker = %(market_ticker)s AND close_micros IS NOT NULL
+       AND starts_at >= {_START_DAY}::timestamp AT TIME ZONE 'UTC' AND starts_at < %(start)s
+     ORDER BY starts_at DESC LIMIT 1)
     UNION ALL
     (SELECT {_UTC_DAY.format("starts_at")}, close_micros FROM candles_1d
      WHERE market_ticker = %(market_ticker)s AND close_micros IS NOT NULL
@@ -36,7 +45,8 @@ SELECT price FROM (
        AND NOT EXISTS (SELECT FROM stale_candles AS stale
                        WHERE stale.market_ticker = %(market_ticker)s
                          AND {_UTC_DAY.format("stale.starts_at")}
-                             = {_UTC_DAY.format("candles_1d.starts_at")})
+                             = {_UTC_DAY.format("candles_1d.starts_at")}
+                         AND NOT {_DROPPED.format(_UTC_DAY.format("stale.starts_at"))})
      ORDER BY starts_at DESC LIMIT 1)
     UNION ALL
     (SELECT stale_days.traded_on, last.yes_price_micros

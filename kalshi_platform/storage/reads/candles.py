@@ -7,9 +7,8 @@ again: one statement, so one instant.
 
 from datetime import date, datetime
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import psycopg
 from sqlalchemy import (
     ColumnElement,
@@ -59,6 +58,9 @@ from kalshi_platform.transform.standing import (
     later_minutes,
     with_standing,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _market_ticker = bindparam("market_ticker", type_=Text())
 _start = bindparam("start", type_=DateTime(timezone=True))
@@ -128,7 +130,7 @@ def _standing_at_start(interval: Interval) -> Select[Any]:
     empty = select(
         *(cast(known.get(name, null()), stored.c[name].type).label(name) for name in COLUMNS)
     )
-    return with_standing(empty.subquery("empty"), interval)
+    return with_standing(empty.subquery("empty"), interval, any_day=True)
 
 
 def candles_frame(
@@ -137,8 +139,10 @@ def candles_frame(
     interval: Interval,
     start: datetime,
     end: datetime,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """The candles of one market that start in [start, end), oldest first: integers, UTC."""
+    import pandas as pd  # with pyarrow: nothing that the API should carry
+
     cursor = connection.execute(
         f"{current_candles_sql(interval)} ORDER BY starts_at".encode(),
         {"market_ticker": market_ticker, "start": start, "end": end},
@@ -201,7 +205,16 @@ def _changed_minutes(interval: Interval, start: ColumnElement[Any], end: ColumnE
     later = later_minutes(changed).subquery("later")
     every = union(select(listed.c.starts_at), select(later.c.starts_at)).subquery("every")
     bucket = interval.start_of(every.c.starts_at)
-    return select(every.c.starts_at).where(bucket >= start, bucket < end).cte("minutes")
+    # What is stored of a day whose trades are only in the archive is final: nothing else is held.
+    archives = tables.archives
+    is_archived = exists().where(
+        archives.c.table_name == literal_column("'trades'"),
+        archives.c.day == _utc_day(every.c.starts_at),
+        archives.c.dropped_at.is_not(None),
+    )
+    return (
+        select(every.c.starts_at).where(bucket >= start, bucket < end, ~is_archived).cte("minutes")
+    )
 
 
 def _fresh_candles(

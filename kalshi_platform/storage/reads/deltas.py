@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from kalshi_platform.storage.reads.archived import ArchivedRows
+from kalshi_platform.storage.reads.archived import ArchivedRows, first_day_held
 from kalshi_platform.storage.reads.feed_pages import FeedPosition, feed_page
 from kalshi_platform.storage.reads.trades import (
     cents,
@@ -65,11 +65,9 @@ def deltas_page(
 # was; null: never), whether that was so without a break and all of it is held, and received_until
 # (when anything was last received from the exchange). Without a start the window begins with the
 # first watch that is held.
-BOOK_WATCHED = """\
+BOOK_WATCHED = f"""\
 WITH held AS (
-    SELECT to_date(min(right(relname, 8)), 'YYYYMMDD')::timestamptz AS since
-    FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-    WHERE inhparent = 'book_deltas'::regclass
+    SELECT {first_day_held("book_deltas")}::timestamptz AS since
 ),
 watches AS (
     SELECT min(starts_at) AS first_at, range_agg(tstzrange(starts_at, ends_at)) AS watched
@@ -84,4 +82,4 @@ SELECT first_at,
        AND watched @> tstzrange(starts_at, greatest(starts_at, %(end)s)) AS unbroken,
        (SELECT to_timestamp(max(value)) FROM ingestion_metrics
         WHERE name = 'last_received_at_seconds') AS received_until
-FROM watches, window_asked, held"""
+FROM watches, window_asked, held"""  # noqa: S608 (constants)

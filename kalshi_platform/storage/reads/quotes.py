@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from kalshi_platform.storage.reads.archived import ArchivedRows
+from kalshi_platform.storage.reads.archived import ArchivedRows, first_day_held
 from kalshi_platform.storage.reads.feed_pages import FeedPosition, feed_page
 from kalshi_platform.storage.reads.trades import (
     cents,
@@ -91,12 +91,10 @@ def quotes_page(
 
 # Whether a quote of %(market_ticker)s in [%(start)s, %(end)s) was lost or is held no more. Without
 # a start the window begins with the first day held, since what came before is not asked for.
-QUOTES_MISSING = """\
+QUOTES_MISSING = f"""\
 SELECT EXISTS (SELECT FROM gaps
                WHERE channel = 'ticker' AND (market_ticker IS NULL
                                              OR market_ticker = %(market_ticker)s)
                  AND starts_at < %(end)s
                  AND ends_at >= coalesce(%(start)s::timestamptz, '-infinity'))
-    OR %(start)s::timestamptz < (SELECT to_date(min(right(relname, 8)), 'YYYYMMDD')
-                                 FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-                                 WHERE inhparent = 'quotes'::regclass)"""
+    OR %(start)s::timestamptz < {first_day_held("quotes")}"""  # noqa: S608 (constants)
