@@ -1,5 +1,6 @@
 """Keys: which one a request carries, and what it may do; looked up by its hash."""
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -42,6 +43,8 @@ class Keys:
         self._clock = clock
         # By hash: until when (monotonic), and the key or None for an unknown one.
         self._known: dict[bytes, tuple[float, Known | None]] = {}
+        # However many ask at once with a key, it is looked up once.
+        self._asking: dict[bytes, asyncio.Task[Known | None]] = {}
 
     async def check(self, key: str) -> Known:
         """What is known of a key in force.
@@ -52,7 +55,12 @@ class Keys:
         key_hash = hashlib.sha256(key.encode()).digest()
         until, known = self._known.get(key_hash, (0.0, None))
         if until < self._clock():
-            known = await self._look_up(key_hash)
+            asking = self._asking.get(key_hash)
+            if asking is None:
+                asking = self._asking[key_hash] = asyncio.create_task(self._look_up(key_hash))
+                asking.add_done_callback(lambda _: self._asking.pop(key_hash))
+            # Whoever hangs up does not take the others' answer along.
+            known = await asyncio.shield(asking)
         if known is None:
             raise Unauthorized("This API key is unknown.", headers=_CHALLENGE)
         if known.revoked:
