@@ -71,21 +71,21 @@ def _questions(dice: random.Random, count: int) -> list[Question]:
     ]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_answers_are_the_same_bytes_wherever_the_rows_are(client, database, tmp_path, seed):
     dice = random.Random(seed)
-    land(database, *_trades(dice, 1_500))
+    land(database, *_trades(dice, 900))
     for number in range(DAYS):
         cover(database, day(number), "proven", None)
-    questions = _questions(dice, 25)
-    before = [await walk(client, question, most=12) for question in questions]
+    questions = _questions(dice, 15)
+    before = [await walk(client, question, most=6) for question in questions]
     assert any(len(pages) > 3 for pages in before)
     # A day between dropped ones stays, and is dropped when the others are back.
     for gone in ([0, 1, 3], [2, 4]):
         days = [day(number) for number in gone]
         archive_and_drop(database, tmp_path, "trades", days)
         for question, pages in zip(questions, before, strict=True):
-            assert await walk(client, question, most=12) == pages
+            assert await walk(client, question, most=6) == pages
             # Cursors of before lead on, from page to page.
             for page, successor in pairwise(pages):
                 cursor = next_cursor(page)
@@ -94,4 +94,4 @@ async def test_answers_are_the_same_bytes_wherever_the_rows_are(client, database
             for on in days:
                 restore(connection, "trades", on)
         for question, pages in zip(questions[:5], before, strict=False):
-            assert await walk(client, question, most=12) == pages
+            assert await walk(client, question, most=6) == pages
