@@ -114,11 +114,7 @@ def test_the_version_is_the_packages(run: Run) -> None:
 
 def test_keys_are_made_listed_and_revoked(run: Run, database: str) -> None:
     made = run(
-        "keys",
-        "create",
-        "research",
-        "--expires",
-        "2099-12-31",
+        *("keys", "create", "research", "--expires", "2099-12-31", "--plan", "basic"),
         DATABASE_URL=database,
     )
     key = made.stdout.strip()
@@ -126,7 +122,9 @@ def test_keys_are_made_listed_and_revoked(run: Run, database: str) -> None:
     [line] = run("keys", "list", DATABASE_URL=database).stdout.splitlines()
     number, prefix, _, *rest = line.split()
     assert key.startswith(prefix.removesuffix("…"))
-    assert " ".join(rest) == "in force, until 2099-12-31 research"
+    assert " ".join(rest) == (
+        "in force, until 2099-12-31 basic: 0 spent, 1,000,000 left never used research"
+    )
     revoked = run("keys", "revoke", number, DATABASE_URL=database)
     assert revoked.returncode == 0
     again = run("keys", "revoke", number, DATABASE_URL=database)
@@ -135,12 +133,46 @@ def test_keys_are_made_listed_and_revoked(run: Run, database: str) -> None:
     assert "revoked" in run("keys", "list", DATABASE_URL=database).stdout
 
 
+def test_a_key_is_rotated_credited_and_its_use_told(run: Run, database: str) -> None:
+    def keys(*arguments: str) -> Done:
+        return run("keys", *arguments, DATABASE_URL=database)
+
+    first = keys("create", "research", "--monthly-credits", "5", "--requests-per-second", "3")
+    rotated = keys("rotate", "1", "--grace-hours", "0.5")
+    assert rotated.stdout.startswith("kk_")
+    assert rotated.stdout != first.stdout
+    assert rotated.stderr == "The key before works for 0.5 hours more.\n"
+    granted = keys("grant", "1", "1000", "--note", "trial")
+    assert granted.stdout == "Key 1 has 1,000 granted credits; the API knows within ten seconds.\n"
+    assert "free: 0 spent, 1,005 left" in keys("list").stdout
+    with connect(database) as connection:
+        assert connection.execute(
+            "SELECT plan, monthly_credits, requests_per_second, note"
+            " FROM api_keys JOIN credit_grants USING (key_id)"
+        ).fetchall() == [("free", 5, 3, "trial")]
+        connection.execute(
+            "INSERT INTO api_usage VALUES (1, '2026-11-02', 'POST /trades', 3, 6, 0)"
+        )
+    used = keys("usage", "1", "--from", "2026-11-01", "--to", "2026-11-30").stdout.splitlines()
+    assert [line.split() for line in used] == [
+        ["2026-11-02", "POST", "/trades", "3", "6"],
+        ["requests,", "credits", "3", "6"],
+    ]
+    for refused in (("rotate", "2"), ("grant", "2", "5"), ("revoke", "2")):
+        done = keys(*refused)
+        assert done.returncode == 1
+        assert done.stderr == "No key 2 is in force: see `kalshi-platform keys list`.\n"
+    assert keys("create", "x", "--plan", "gold").stderr == (
+        "--plan gold: there are free, basic, pro, local.\n"
+    )
+
+
 def test_a_key_that_has_expired_is_listed_as_such(run: Run, database: str) -> None:
     run("keys", "create", "research", "--expires", "2099-12-31", DATABASE_URL=database)
     with connect(database) as connection:
         connection.execute("UPDATE api_keys SET expires_at = '2026-01-02'")
     listed = run("keys", "list", DATABASE_URL=database).stdout
-    assert listed.split(maxsplit=3)[3] == "expired, since 2026-01-02  research\n"
+    assert "expired, since 2026-01-02  free: 0 spent" in listed
 
 
 def test_a_key_cannot_be_made_that_has_expired(run: Run, database: str) -> None:
