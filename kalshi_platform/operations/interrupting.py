@@ -21,8 +21,9 @@ from kalshi_platform.operations.processes import CODE_SERVICE, end_processes, ma
 
 CLOSE_RUNS = "--close-runs"
 _POLL_SECONDS = 0.1
-# Beyond this the books stay as they are; the next start closes what is open in them.
-_CLOSE_SECONDS = 15
+# At the end there is little time; what stays open in the books then, the next start closes.
+_CLOSE_FIRST_SECONDS = 120
+_CLOSE_AT_END_SECONDS = 20
 
 
 def main(arguments: list[str], home: Path) -> int:
@@ -44,7 +45,7 @@ def main(arguments: list[str], home: Path) -> int:
     environment = {**os.environ, **marks(home, CODE_SERVICE)}
     end_processes(home)
     if close_runs:
-        code = _close_runs(environment)
+        code = _close_runs(environment, _CLOSE_FIRST_SECONDS)
         if code != 0 or stopped:
             return 0 if stopped else code
     child = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -54,16 +55,16 @@ def main(arguments: list[str], home: Path) -> int:
     end_processes(home)
     child.wait()
     if close_runs:
-        _close_runs(environment)
+        _close_runs(environment, _CLOSE_AT_END_SECONDS)
     return code
 
 
-def _close_runs(environment: dict[str, str]) -> int:
-    """Close every run in Dagster's books; its exit code, and what it says goes to our output."""
+def _close_runs(environment: dict[str, str], seconds: float) -> int:
+    """Close every run in Dagster's books; 0 if that was done. What it says goes to our output."""
     command = [sys.executable, "-m", "kalshi_platform.orchestration.opening", "--close-all"]
     try:
         return subprocess.run(
-            command, env=environment, start_new_session=True, timeout=_CLOSE_SECONDS
+            command, env=environment, start_new_session=True, timeout=seconds
         ).returncode
     except subprocess.TimeoutExpired:
         print("Dagster's books did not open in time.", file=sys.stderr, flush=True)  # noqa: T201

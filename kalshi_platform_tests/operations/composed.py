@@ -220,7 +220,7 @@ class Rehearsal:
                 name
             )
             assert time.monotonic() < deadline, f"{name}: {found.stdout}\n{self.said(name)}"
-            time.sleep(0.2)
+            time.sleep(min(1, seconds(check.get("start_interval", check["interval"]))))
 
     def health(self, name: str) -> subprocess.CompletedProcess[str]:
         """The service's own health check, once."""
