@@ -26,8 +26,8 @@ DISK = Kind("disk", "The disk is below its limit again.")
 # A recorder that ends is followed by another within seconds.
 STOPPED = Kind("stopped", "It runs again.", holds_seconds=30)
 BOOKS = Kind("books", "Every order book that is wanted is watched.")
-# A backfill's days come long after their time; they are archived with the next turn.
-ARCHIVE = Kind("archive", "Every day is archived that should be.", holds_seconds=6 * 3600)
+# Days that a backfill has brought are archived in the next night, like those that were missed.
+ARCHIVE = Kind("archive", "Every day is archived that should be.", holds_seconds=26 * 3600)
 DELIVERY = Kind("delivery", "Nothing waits for this channel any more.")
 
 KINDS = {

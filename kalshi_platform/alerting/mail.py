@@ -69,6 +69,11 @@ class Mail:
             raise NotDelivered(
                 f"the server's certificate is not trusted: {error.verify_message}"
             ) from None
+        except smtplib.SMTPServerDisconnected as error:
+            # smtplib says so of an answer that did not come in time, too.
+            late = isinstance(error.__context__, TimeoutError)
+            seconds = f"no answer within {TIMEOUT_SECONDS:.0f} s"
+            raise NotDelivered(seconds if late else "the server hung up") from None
         except (smtplib.SMTPException, OSError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else ""
             raise NotDelivered(f"it cannot be reached ({why or type(error).__name__})") from None

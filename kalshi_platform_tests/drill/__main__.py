@@ -11,6 +11,8 @@ Part three: an hour of markets, events and outcomes at 20 × speed; see `referen
 
 Part four: a day of quotes and books at 120 × speed; see `quotes`.
 
+Part five: every kind of alert, once; see `alerts`.
+
 Ends with exit code 1 unless nothing is missing, nothing is extra, and no gap is open.
 """
 
@@ -26,6 +28,7 @@ from random import Random
 from typing import Any
 
 from kalshi_platform.storage.engine import connect
+from kalshi_platform_tests.drill.alerts import alerts_told
 from kalshi_platform_tests.drill.ground import Ground, ground
 from kalshi_platform_tests.drill.quotes import quotes_day
 from kalshi_platform_tests.drill.reference import reference_hour
@@ -83,14 +86,20 @@ def main() -> int:
         "--parts",
         type=int,
         nargs="+",
-        choices=(1, 2, 3, 4),
-        default=[1, 2, 3, 4],
+        choices=(1, 2, 3, 4, 5),
+        default=[1, 2, 3, 4, 5],
         help="default: all",
     )
     options = parser.parse_args()
     started = time.monotonic()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # seen as it happens
-    parts = {1: faults_and_kills, 2: outage, 3: reference_hour, 4: quotes_day}
+    parts = {
+        1: faults_and_kills,
+        2: outage,
+        3: reference_hour,
+        4: quotes_day,
+        5: alerts_told,
+    }
     # All of them, whatever one finds.
     found = [part(options) for number, part in parts.items() if number in options.parts]
     right = all(found)

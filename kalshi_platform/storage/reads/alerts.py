@@ -88,9 +88,9 @@ class OpenGap(NamedTuple):
 
 
 class Unarchived(NamedTuple):
-    """A day that should have been archived by now."""
+    """A day of a table whose archive is not there, or not right."""
 
-    table: str
+    table_name: str
     day: date
 
 
@@ -163,15 +163,26 @@ def unarchived_days(
     """
     with connection.cursor(row_factory=class_row(Unarchived)) as cursor:
         return cursor.execute(
-            "WITH days AS (SELECT parent.relname AS table,"
-            " to_date(right(child.relname, 8), 'YYYYMMDD') AS day FROM pg_inherits"
+            "WITH days AS (SELECT parent.relname AS table_name,"
+            # A case, since conditions are met in any order: to_date must not see other names.
+            " CASE WHEN child.relname ~ '_[0-9]{8}$'"
+            " THEN to_date(right(child.relname, 8), 'YYYYMMDD') END AS day FROM pg_inherits"
             " JOIN pg_class parent ON parent.oid = inhparent"
             " JOIN pg_class child ON child.oid = inhrelid"
             " WHERE inhparent = ANY (%s::regclass[]))"
-            ' SELECT "table", day FROM days'
+            " SELECT table_name, day FROM days"
             " WHERE day < (now() AT TIME ZONE 'UTC')::date - %s::int"
-            ' AND NOT EXISTS (SELECT FROM archives WHERE table_name = days."table"'
+            " AND NOT EXISTS (SELECT FROM archives WHERE archives.table_name = days.table_name"
             " AND archives.day = days.day AND verified_at IS NOT NULL)"
-            ' ORDER BY day, "table"',
+            " ORDER BY day, table_name",
             [list(tables), older_than_days],
+        ).fetchall()
+
+
+def damaged_archives(connection: psycopg.Connection) -> list[Unarchived]:
+    """Days that are nowhere but in a file, which was not read back as it should be."""
+    with connection.cursor(row_factory=class_row(Unarchived)) as cursor:
+        return cursor.execute(
+            "SELECT table_name, day FROM archives"
+            " WHERE dropped_at IS NOT NULL AND verified_at IS NULL ORDER BY day, table_name"
         ).fetchall()
