@@ -252,7 +252,8 @@ def _computed(status: Status) -> list[Sample]:
     # No value is no line: a figure that is not known must not look like a zero.
     samples = [Sample(name, "", float(value)) for name, value in figures.items()
                if value is not None]  # fmt: skip
-    for channel, count in sorted(status.open_gaps_by_channel.items()):
+    open_gaps = dict.fromkeys((source.channel for source in status.sources), 0)
+    for channel, count in sorted((open_gaps | status.open_gaps_by_channel).items()):
         samples.append(Sample("ingestion_channel_open_gaps", f'channel="{channel}"', float(count)))
     for source in status.sources:
         label = f'channel="{source.channel}"'

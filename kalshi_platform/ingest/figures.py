@@ -17,6 +17,7 @@ Key = tuple[str, str]
 
 ROWS = (10.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_ENDLESS = float("inf")
 _WINDOW_SECONDS = 60.0
 
 OTHER = "other"
@@ -70,7 +71,14 @@ class Figures:
     """Filled after each commit, emptied by each report."""
 
     def __init__(self) -> None:
-        self._counters: Counter[Key] = Counter()
+        # Every bucket is told from the first report on, so that a rate can be had of each.
+        self._counters: Counter[Key] = Counter(
+            {
+                (f"{name}_bucket", _le(bound)): 0
+                for name, bounds in (("batch_rows", ROWS), ("batch_seconds", SECONDS))
+                for bound in (*bounds, _ENDLESS)
+            }
+        )
         self._loaded: dict[str, float] = {}
         """Seconds from received to committed, of the last message of a channel."""
         self._received_window = _Window()
@@ -105,11 +113,13 @@ class Figures:
 
     def _observe(self, name: str, bounds: tuple[float, ...], value: float) -> None:
         place = bisect_left(bounds, value)
-        bound = f"{bounds[place]:g}" if place < len(bounds) else "+Inf"
-        self._counters[f"{name}_bucket", f'le="{bound}"'] += 1
-        # The last one stands for all: a histogram without it is none.
-        self._counters[f"{name}_bucket", 'le="+Inf"'] += 0
+        bound = bounds[place] if place < len(bounds) else _ENDLESS
+        self._counters[f"{name}_bucket", _le(bound)] += 1
         self._counters[f"{name}_sum", ""] += value  # type: ignore[assignment]  # seconds
+
+
+def _le(bound: float) -> str:
+    return f'le="{"+Inf" if bound == _ENDLESS else format(bound, "g")}"'
 
 
 class _Window:

@@ -85,6 +85,8 @@ def same_columns(table: Table, source: Table, asset: str) -> Sources:
 def _column(column: Column[Any]) -> dg.TableColumn:
     unit = next((unit for suffix, unit in _UNITS.items() if column.name.endswith(suffix)), "")
     comment = column.comment or _COMMON.get(column.name)
+    if comment and any(word in comment for word in [*unit.split()[:1], "UTC"]):
+        unit = ""  # it is said already
     described = [text for text in (comment, unit) if text]
     return dg.TableColumn(
         column.name,

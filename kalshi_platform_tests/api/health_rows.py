@@ -9,7 +9,8 @@ from kalshi_platform.storage.partitions import ensure_partitions
 _INSERTS = {
     "raw_trades": "INSERT INTO raw_trades (landed_at, received_at, traded_at, count_centis,"
     " yes_price_micros, trade_id, source, taker_side, market_ticker) SELECT now(), %(at)s, %(at)s,"
-    " 100, 500000, gen_random_uuid(), %(source)s, 'yes', 'KX-A' FROM generate_series(1, %(rows)s)",
+    " 100, 500000, gen_random_uuid(), %(source)s, 'yes', %(market)s"
+    " FROM generate_series(1, %(rows)s)",
     "quotes": "INSERT INTO quotes SELECT %(at)s, %(at)s, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1000000,"
     " 'KX-A' FROM generate_series(1, %(rows)s)",
     "lifecycle_events": "INSERT INTO lifecycle_events (received_at, connection, sid, seq,"
@@ -48,9 +49,18 @@ def started(url: str, *, age: float) -> None:
     told(url, "started_at_seconds", 'part="loader"', time.time() - age)
 
 
-def received(url: str, table: str, *, age: float, source: str = "ws", rows: int = 1) -> None:
+def received(
+    url: str,
+    table: str,
+    *,
+    age: float,
+    source: str = "ws",
+    rows: int = 1,
+    market: str = "KX-A",
+) -> None:
     """Rows of a table of the feed that were received `age` seconds ago."""
     at = datetime.now(UTC) - timedelta(seconds=age)
     with connect(url) as connection:
         ensure_partitions(connection, {at.date(), datetime.now(UTC).date()})
-        connection.execute(_INSERTS[table].encode(), {"at": at, "source": source, "rows": rows})
+        values = {"at": at, "source": source, "rows": rows, "market": market}
+        connection.execute(_INSERTS[table].encode(), values)

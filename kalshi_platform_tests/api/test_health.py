@@ -177,3 +177,14 @@ async def test_many_who_ask_at_once_are_answered_at_once(anonymous, at_work):
             " AND state = 'active' AND pid <> pg_backend_pid()"
         ).fetchone()
     assert row == (0,)
+
+
+async def test_a_flood_of_refused_messages_does_not_slow_the_answer(anonymous, at_work):
+    with connect(at_work) as connection:
+        connection.execute(
+            "INSERT INTO rejected_messages (received_at, source, reason, code_version, message)"
+            " SELECT now(), 'ws', 'why', '1', 'x' FROM generate_series(1, 15000)"
+        )
+    status, body = await health(anonymous)
+    assert (status, body["status"]) == (200, "ok")
+    assert body["rejected_today"] == 10_000

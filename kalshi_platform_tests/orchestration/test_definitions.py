@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from kalshi_platform.archive.layout import SORTED_BY
 from kalshi_platform.definitions import defs
 from kalshi_platform.operations.environment import variable_of
 from kalshi_platform.orchestration.columns import table_metadata
@@ -15,6 +16,7 @@ from kalshi_platform.orchestration.resources import ENVIRONMENT, resources
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage import tables
 
+ARCHIVED = ("trades", "raw_trades", "quotes", "book_snapshots", "book_deltas", "lifecycle_events")
 PROJECT = Path(__file__).parents[2]
 
 
@@ -43,6 +45,7 @@ def test_lineage_goes_from_the_tape_to_the_day_candle_and_to_the_series():
         "markets": {"lifecycle_events", "raw_trades", "settlements"},
         "events": {"lifecycle_events", "markets"},
         "series": {"events"},
+        **{f"archived_{table}": {table} for table in SORTED_BY},
     }
 
 
@@ -79,7 +82,10 @@ def test_every_column_with_a_unit_says_it(name):
 
 @pytest.mark.parametrize("name", sorted(set(specs()) - {"feed_tape"}))
 def test_what_a_backfill_makes_look_fresh_says_so(name):
-    assert "/health" in (specs()[name].description or "")
+    told_by = "alerts" if name.startswith("archived_") else "/health"
+    description = specs()[name].description or ""
+    assert "looks fresh, too" in description
+    assert told_by in description
 
 
 def test_every_job_schedule_sensor_and_check_says_what_it_is_for():
@@ -113,8 +119,9 @@ def test_every_check_says_what_to_do_if_it_fails():
 def test_a_lineage_names_columns_that_exist():
     for spec in specs().values():
         lineage = spec.metadata.get("dagster/column_lineage")
+        own = {column.name for column in spec.metadata["dagster/column_schema"].columns}
         for column, sources in lineage.deps_by_column.items() if lineage else ():
-            assert column in tables.metadata.tables[spec.key.to_user_string()].columns
+            assert column in own
             for source in sources:
                 table = tables.metadata.tables[source.asset_key.to_user_string()]
                 assert source.column_name in table.columns
@@ -191,5 +198,6 @@ def test_the_sync_of_each_minute_does_not_wait_for_a_sweep_of_days():
         assert all(node.definition.pool is None for node in nodes)
     assert {asset.op.pool for asset in defs.assets if isinstance(asset, dg.AssetsDefinition)} == {
         "kalshi_rest",
+        "archive",
         None,
     }

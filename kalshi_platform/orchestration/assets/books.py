@@ -10,7 +10,7 @@ from datetime import timedelta
 import dagster as dg
 from sqlalchemy import Table
 
-from kalshi_platform.orchestration.assets.feed import ANY_DAY, OWNERS, feed_tape
+from kalshi_platform.orchestration.assets.feed import ANY_DAY, FILLED, OWNERS, feed_tape
 from kalshi_platform.orchestration.columns import Sources, table_metadata
 from kalshi_platform.orchestration.partitions import utc_days
 from kalshi_platform.storage import tables
@@ -22,7 +22,7 @@ def _spec(
     return dg.AssetSpec(
         table.name,
         deps=deps,
-        description=description + ANY_DAY,
+        description=description + FILLED + ANY_DAY,
         metadata=table_metadata(table, lineage),
         partitions_def=utc_days,
         group_name="feed",

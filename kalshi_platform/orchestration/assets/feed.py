@@ -20,6 +20,10 @@ ANY_DAY = (
     "restored old day looks fresh, too. How old the newest rows are is told by `GET /health`, "
     "`kalshi-platform status` and alerts, which read the rows themselves."
 )
+FILLED = (
+    "\n\nFilled by the recorder, which `stream_keeper` starts as a run of `stream_job`; reported "
+    "here by `feed_report`. Nothing lands: look at the newest ticks and runs of those."
+)
 _LINE = dg.TableSchema(
     [
         dg.TableColumn(
@@ -61,7 +65,7 @@ def _loaded(table: Table, description: str, quiet: timedelta) -> dg.AssetSpec:
     return dg.AssetSpec(
         table.name,
         deps=[feed_tape],
-        description=description + ANY_DAY,
+        description=description + FILLED + ANY_DAY,
         metadata=table_metadata(table),
         partitions_def=utc_days,
         group_name="feed",

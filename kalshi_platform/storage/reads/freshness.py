@@ -181,7 +181,7 @@ def freshness_reasons(
     """What is late, and what has not begun, in words; a table whose channel is named is not."""
     reasons = [_sentence(f"{source.channel}: no message", source.last_message_age)
                for source in sources if source.late]  # fmt: skip
-    named = {_TABLES.get(source.channel) for source in sources if source.late or source.starting}
+    named = {_TABLES.get(source.channel) for source in sources if source.late}
     for table in tables:
         if not table.late or table.table in named:
             continue
@@ -190,7 +190,8 @@ def freshness_reasons(
         else:
             reasons.append(_sentence(f"{table.table}: no row", table.age_seconds))
     starting = [source.channel for source in sources if source.starting]
-    starting += [table.table for table in tables if table.starting and table.table not in named]
+    begun = {_TABLES.get(channel) for channel in starting}
+    starting += [table.table for table in tables if table.starting and table.table not in begun]
     if starting:
         reasons.append(f"starting ({start.since()}), nothing yet of: {', '.join(starting)}")
     return reasons

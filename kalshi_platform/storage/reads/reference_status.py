@@ -55,11 +55,11 @@ REFERENCE_STATUS = f"""json_build_object(
                                  SELECT FROM series WHERE not_found_at IS NOT NULL
                                  LIMIT {_COUNTED}) AS counted),
         'rejected_today', (SELECT count(*) FROM (
-                               SELECT FROM rejected_messages
+                               SELECT source, reason FROM rejected_messages
                                WHERE received_at >= date_trunc('day', now(), 'UTC')
-                                 AND source IN ('rest', 'historical')
-                                 AND reason ~ '^(markets|events|series): '
-                               LIMIT {_COUNTED}) AS counted))"""  # noqa: S608 (constants)
+                               LIMIT {_COUNTED}) AS refused
+                           WHERE source IN ('rest', 'historical')
+                             AND reason ~ '^(markets|events|series): '))"""  # noqa: S608 (constants)
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -93,7 +93,8 @@ class Reference(msgspec.Struct, frozen=True):
     events_not_found: int
     series_not_found: int
     rejected_today: int
-    """Answers about markets, events and series that could not be read."""
+    """Answers about markets, events and series that could not be read, among the day's first
+    10,000 messages that could not."""
 
 
 class _Refreshed(msgspec.Struct):

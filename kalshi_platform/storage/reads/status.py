@@ -58,8 +58,10 @@ _FLEETING = {
 GAP_SECONDS = 120.0
 # What a loader that does not run, or hears nothing, said last is no figure of now.
 _OF_NOW_SECONDS = 90.0
-# Beyond this, rows are not counted one by one.
-_COUNTED = 20_000
+# No table is read without end, however much is wrong: beyond these, rows are not counted. The
+# first entries of a list that is appended to are its oldest.
+_REFUSED = 10_000
+_LISTED = 20_000
 
 # First day held, open or degraded intervals of trades, and the evidence per day.
 COMPLETENESS = """\
@@ -92,13 +94,12 @@ SELECT json_build_object(
     'rejected_today', (SELECT count(*) FROM (
                            SELECT FROM rejected_messages
                            WHERE received_at >= date_trunc('day', now(), 'UTC')
-                           LIMIT {_COUNTED}) AS counted),
-    'stale_candles', (SELECT count(*) FROM (
-                          SELECT DISTINCT market_ticker, starts_at FROM (
-                              SELECT market_ticker, starts_at FROM stale_candles
-                              LIMIT {_COUNTED}) AS listed) AS minutes),
-    'oldest_stale_candle_at', (SELECT min(noted_at) FROM (
-                                   SELECT noted_at FROM stale_candles LIMIT {_COUNTED}) AS seen),
+                           LIMIT {_REFUSED}) AS counted),
+    'stale_candles', (SELECT json_build_object('minutes', count(*), 'oldest_at', min(noted_at))
+                      FROM (SELECT min(noted_at) AS noted_at FROM (
+                                SELECT market_ticker, starts_at, noted_at FROM stale_candles
+                                LIMIT {_LISTED}) AS listed
+                            GROUP BY market_ticker, starts_at) AS minutes),
     'freshness', {FRESHNESS},
     'reference', {REFERENCE_STATUS},
     'books', {BOOK_STATUS},
@@ -155,7 +156,9 @@ class Status(msgspec.Struct, frozen=True):
     open_gaps_by_channel: dict[str, int] = {}
     oldest_open_gap_age: float | None = None
     rejected_today: int | None = None
+    """10,000 stands for that many or more."""
     stale_candles: int | None = None
+    """Minutes of markets to recompute, of the 20,000 oldest entries of the list."""
     oldest_stale_candle_age: float | None = None
     tape_backlog_bytes: int | None = None
     tape_backlog_seconds: float | None = None
@@ -167,6 +170,11 @@ class Status(msgspec.Struct, frozen=True):
     books: BookStatus | None = None
 
 
+class _StaleCandles(msgspec.Struct):
+    minutes: int
+    oldest_at: datetime | None
+
+
 class _Read(msgspec.Struct):
     read_at: datetime
     metrics: list[Metric]
@@ -175,8 +183,7 @@ class _Read(msgspec.Struct):
     oldest_open_gap_at: datetime | None
     budget: Budget | None
     rejected_today: int
-    stale_candles: int
-    oldest_stale_candle_at: datetime | None
+    stale_candles: _StaleCandles
     freshness: FreshnessRead
     reference: ReferenceRead
     books: BookRead
@@ -201,7 +208,7 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
     read = msgspec.json.decode(document, type=_Read)
     metrics = [metric for metric in read.metrics if _is_of_now(metric, read)]
     books = books_from(read.books, read.read_at)
-    candle_age = _age(read, read.oldest_stale_candle_at)
+    candle_age = _age(read, read.stale_candles.oldest_at)
     start = Start(read.read_at, read.freshness.started_at, read.reference.first_used_at)
     sources = _sources(read, start)
     tables = tables_from(
@@ -239,7 +246,7 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
         open_gaps_by_channel=read.open_gaps,
         oldest_open_gap_age=gap_age,
         rejected_today=read.rejected_today,
-        stale_candles=read.stale_candles,
+        stale_candles=read.stale_candles.minutes,
         oldest_stale_candle_age=candle_age,
         tape_backlog_bytes=None if backlog is None else int(backlog),
         tape_backlog_seconds=_by_channel(metrics, BACKLOG_SECONDS).get(None),
