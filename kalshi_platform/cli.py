@@ -168,19 +168,19 @@ def census() -> None:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say how it is: age and lag of each source, gaps, rejected messages, markets, outcomes.
+    """Say how it is: age and lag of each source and table, gaps, rejected messages, markets.
 
     Ends with 1 if the database does not answer. Example: kalshi-platform status --json
     """
     import msgspec
 
-    from kalshi_platform.operations.status import status_lines, status_of
+    from kalshi_platform.operations.status import show, status_lines, status_of
 
     found = status_of(_settings())
     if as_json:
         print(msgspec.json.encode(found).decode())
     else:
-        print("\n".join(status_lines(found)))
+        show(status_lines(found))
     if found.status == "down":
         raise typer.Exit(1)
 
