@@ -95,6 +95,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # /markets/ is no market, and not the list either
     )
     app.state.database = database
     app.state.lists = lists

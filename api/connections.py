@@ -4,7 +4,8 @@ uvicorn reads a request for as long as its client likes to send it, keeps what a
 read, and lets a question run to its end when nobody waits for the answer. Here
 
 - a request must have arrived within REQUEST_SECONDS of its first byte, its head within HEAD_BYTES;
-- a client that takes nothing of an answer, or too little, is let go after SEND_SECONDS;
+- a client that takes nothing of an answer, or too little, is let go after SEND_SECONDS, and sooner
+  where all such clients together hold more than MOST_UNSENT_BYTES: who has dawdled longest, first;
 - whoever hangs up ends the statement of his question in the database;
 - beyond MOST_CONNECTIONS only the operators' pages are answered, beyond HARD_CONNECTIONS nobody.
 """
@@ -14,16 +15,44 @@ import uuid
 from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from api.errors import Busy, problem_response
 
 REQUEST_SECONDS = 15.0
 SEND_SECONDS = 30.0
+MOST_UNSENT_BYTES = 128 * 2**20
 HEAD_BYTES = 32_768
 MOST_CONNECTIONS = 3_000
 HARD_CONNECTIONS = MOST_CONNECTIONS + 200
 OPERATORS_PATHS = frozenset({"/health", "/metrics"})
+
+
+class _Unsent:
+    """What clients have not taken yet, those who dawdle longest first."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[GuardedProtocol, int] = {}
+        self._total = 0
+
+    def add(self, connection: "GuardedProtocol", size: int) -> None:
+        self.remove(connection)
+        self._bytes[connection] = size
+        self._total += size
+        while self._total > MOST_UNSENT_BYTES:
+            longest = next(iter(self._bytes))
+            self.remove(longest)
+            longest.transport.abort()
+
+    def remove(self, connection: "GuardedProtocol") -> None:
+        self._total -= self._bytes.pop(connection, 0)
+
+
+_unsent = _Unsent()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -112,10 +141,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        _unsent.add(self, self.transport.get_write_buffer_size())
         self._await_taking()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        _unsent.remove(self)
         if self._send_deadline is not None and not self.transport.is_closing():
             self._send_deadline.cancel()
             self._send_deadline = None
@@ -149,12 +180,15 @@ class GuardedProtocol(HttpToolsProtocol):
         except asyncio.CancelledError:
             if not self._gone:
                 raise
+            # uvicorn knows it of the newest question of a connection alone.
+            cast("RequestResponseCycle", send.__self__).disconnected = True  # type: ignore[attr-defined]
         finally:
             if self._running is task:  # else the next question of this connection runs by now
                 self._running = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
+        _unsent.remove(self)
         self._stop_awaiting_request()
         super().connection_lost(exc)
         if self._send_deadline is not None:

@@ -85,7 +85,6 @@ class ReadDatabase:
             # pause that grows with the outage.
             reconnect_timeout=1,
         )
-        self._connections = connections
         self._in_use = 0
 
     async def open(self) -> None:
@@ -114,7 +113,8 @@ class ReadDatabase:
             except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
                 raise SchemaMissing(str(error).strip()) from error
             except (PoolTimeout, TooManyRequests) as error:
-                if self._in_use >= self._connections:
+                # While the database is away none is in use: whoever had one has lost it.
+                if self._in_use:
                     raise DatabaseBusy(str(error).strip()) from error
                 raise
             except PoolClosed:

@@ -12,6 +12,9 @@ from starlette.exceptions import HTTPException
 from api.database import DatabaseBusy, DatabaseUnavailable, StatementTooSlow
 from api.schemas import Problem
 
+# What a caller made up is not said back at any length.
+_MOST_REASONS = 20
+_LONGEST_FIELD = 100
 _TYPE_PREFIX = "urn:kalshi-platform:problem:"
 
 
@@ -220,7 +223,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
-        errors = [_reason(reason) for reason in error.errors()]
+        errors = [_reason(reason) for reason in error.errors()[:_MOST_REASONS]]
         return problem_response(
             request.state.request_id,
             InvalidInput.status,
@@ -292,7 +295,7 @@ def _reason(reason: Mapping[str, Any]) -> dict[str, str | None]:
             "field": "body",
             "detail": f"The body is not JSON: {reason['ctx']['error']} at character {path[0]}.",
         }
-    field = ".".join(str(part) for part in path) or str(place)
+    field = (".".join(str(part) for part in path) or str(place))[:_LONGEST_FIELD]
     if reason["type"] == "extra_forbidden":
         return {"field": field, "detail": f"{field}: there is no such field."}
     if field == "body":

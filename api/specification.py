@@ -236,7 +236,7 @@ def _describe_health(document: JsonObject, components: JsonObject) -> None:
     components.update(parts)
     health = components.pop("Status")
     health["properties"].pop("metrics")
-    health["required"] = [name for name in health["properties"]]
+    health["required"] = list(health["properties"])
     components["Health"] = health | {"title": "Health"}
     for status in ("200", "503"):
         answers[status]["content"] = {
