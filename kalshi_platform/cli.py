@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kalshi_platform.cli_archive import archive_app
+
 if TYPE_CHECKING:
     from kalshi_platform.ingest.service import RecordingOptions
     from kalshi_platform.settings import Settings
@@ -29,6 +31,7 @@ alerts_app = typer.Typer(no_args_is_help=True, help="Look at alerts, and try whe
 app.add_typer(keys_app, name="keys")
 app.add_typer(tape_app, name="tape")
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(archive_app, name="archive")
 
 _DAYS = ["%Y-%m-%d"]
 

@@ -4,6 +4,7 @@ import dagster as dg
 
 from kalshi_platform.orchestration.agreement import agrees_with_the_exchange
 from kalshi_platform.orchestration.alerts import alerts
+from kalshi_platform.orchestration.assets.archive import archive, archive_checks
 from kalshi_platform.orchestration.assets.books import book_deltas, book_snapshots
 from kalshi_platform.orchestration.assets.candles import candles
 from kalshi_platform.orchestration.assets.feed import (
@@ -15,6 +16,8 @@ from kalshi_platform.orchestration.assets.feed import (
 from kalshi_platform.orchestration.assets.reference import reference
 from kalshi_platform.orchestration.assets.trades import trades
 from kalshi_platform.orchestration.automation import (
+    archive_closed_days,
+    archive_job,
     candles_each_minute,
     certify_candles_job,
     certify_reference_job,
@@ -55,6 +58,8 @@ defs = dg.Definitions(
         candles,
         # settlements, markets, events, series: written by the stream, synced with REST each minute
         reference,
+        # closed days as files
+        archive,
     ],
     asset_checks=[
         feed_checks,
@@ -62,6 +67,7 @@ defs = dg.Definitions(
         candles_checks,
         agrees_with_the_exchange,
         reference_checks,
+        archive_checks,
     ],
     jobs=[
         stream_job,
@@ -72,6 +78,7 @@ defs = dg.Definitions(
         census_job,
         certify_reference_job,
         check_today_job,
+        archive_job,
         partitions_ahead_job,
     ],
     sensors=[stream_keeper, feed_report, reference_keeper, alerts],
@@ -81,6 +88,7 @@ defs = dg.Definitions(
         certify_yesterdays_candles,
         certify_yesterdays_reference,
         check_each_hour,
+        archive_closed_days,
         partitions_each_hour,
     ],
     resources=resources(),

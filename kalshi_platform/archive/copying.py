@@ -233,7 +233,8 @@ def _packed(field: Field, array: pa.Array) -> Bytes:
     numbers = array.view(pa.int64() if width == 8 else pa.int32())
     filled = numbers.fill_null(0) if numbers.null_count else numbers
     shifted = filled.to_numpy(zero_copy_only=False) - _epoch(field)
-    return shifted.astype(f">i{width}").view(np.uint8).reshape(-1, width)
+    cells: Bytes = shifted.astype(f">i{width}").view(np.uint8).reshape(-1, width)
+    return cells
 
 
 Encoder = Callable[[Field, pa.Array], list[Iterable[bytes]]]

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from kalshi_platform.archive.checksums import NOTHING, Sum, sum_of
 from kalshi_platform.archive.copying import copy_in
+from kalshi_platform.archive.errors import ArchiveDamaged
 from kalshi_platform.archive.layout import schema_of
 from kalshi_platform.archive.store import Store, Written
 from kalshi_platform.storage.reads.archives import Archive
@@ -20,10 +21,6 @@ _COPY_ROWS = 8_192
 _COPY = "archive_read_back"
 
 OnRows = Callable[[int], None]
-
-
-class ArchiveDamaged(RuntimeError):
-    """A file of the archive is missing, or is not what was written; the text says which and how."""
 
 
 def check_file(store: Store, archive: Archive) -> None:

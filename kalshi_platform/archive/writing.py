@@ -18,6 +18,7 @@ from psycopg import sql
 
 from kalshi_platform.archive.checksums import Sum, sum_of
 from kalshi_platform.archive.copying import column_list, copy_out, to_arrow
+from kalshi_platform.archive.errors import ArchiveDamaged
 from kalshi_platform.archive.layout import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -31,7 +32,7 @@ from kalshi_platform.archive.layout import (
     time_column,
 )
 from kalshi_platform.archive.locking import day_held
-from kalshi_platform.archive.reading_back import ArchiveDamaged, check_file, sum_of_file
+from kalshi_platform.archive.reading_back import check_file, sum_of_file
 from kalshi_platform.archive.store import Store, Written
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.reads.archives import Archive, archive_of

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil, floor
 
 import psycopg
@@ -27,6 +27,7 @@ from kalshi_platform.ingest.window import (
     sweep_window,
 )
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.reads.archives import DayDropped, refuse_dropped
 from kalshi_platform.storage.reads.sweeps import (
     DueGap,
     Evidence,
@@ -48,6 +49,7 @@ _QUIET_SECONDS = 60
 _GIVE_UP_SECONDS = 600
 _UNREADABLE_PAUSE_SECONDS = 600
 _FAILED_PAUSE_SECONDS = 30
+_ARCHIVED_PAUSE_SECONDS = 600
 # First half of the advisory locks, one a gap.
 _GAP_LOCKS = 4_247
 
@@ -162,6 +164,14 @@ def _heal(
     progress = _progress(connection, gaps, scope)
     ids = [gap.gap_id for gap in gaps]
     try:
+        _refuse_archived_days(connection, progress)
+    except DayDropped as error:
+        # The hourly job that drops days brings this one back, since the gap asks for it.
+        postpone_gaps(connection, ids, str(error), _ARCHIVED_PAUSE_SECONDS)
+        connection.commit()
+        log.warning("gaps_wait_for_archive", gaps=ids, reason=str(error))
+        return 0
+    try:
         sweep_window(connection, rest, progress, scope, stop)
     except ExchangeError as error:
         connection.rollback()
@@ -176,6 +186,15 @@ def _heal(
     drop_checkpoint(connection, CHECKPOINTS, scope)
     connection.commit()
     return closed
+
+
+def _refuse_archived_days(connection: psycopg.Connection, progress: Progress) -> None:
+    """Go on only if no trade of the window is in the archive alone: it would seem to be missing."""
+    first = datetime.fromtimestamp(progress.start, UTC).date()
+    last = datetime.fromtimestamp(progress.end, UTC).date()
+    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    refuse_dropped(connection, "trades", days)
+    connection.commit()
 
 
 def _progress(connection: psycopg.Connection, gaps: Sequence[DueGap], scope: str) -> Progress:

@@ -24,7 +24,9 @@ from kalshi_platform.ingest.window import (
     sweep_window,
 )
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.reads.archives import refuse_dropped
 from kalshi_platform.storage.reads.sweeps import (
+    DAY_LOCKS,
     DayCounts,
     MarketDifference,
     checkpoint,
@@ -46,8 +48,6 @@ _FENCE = timedelta(seconds=30)
 # … and so are those that the stream has brought and REST has not reported, up to this age.
 _YOUNG = timedelta(minutes=10)
 _RESUMABLE_SECONDS = 3600
-# First half of the advisory locks, one a day.
-_DAY_LOCKS = 4_248
 _LOCK_POLL_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
@@ -112,6 +112,7 @@ def sweep_day(
 
     Raises:
         DayNotBegun: there is nothing to ask for yet.
+        DayDropped: the day's trades are in the archive alone: all of them would seem missing.
         ExchangeError: REST could not be asked to the end; the position is kept.
         psycopg.OperationalError: the database is away.
     """
@@ -122,6 +123,8 @@ def sweep_day(
         raise DayNotBegun(f"{day} has not begun: it can be swept 30 seconds after midnight, UTC")
     scope = f"day:{day}"
     with connect(url) as connection, _alone(connection, day, stop) as alone:
+        # While we hold the day nobody drops it.
+        refuse_dropped(connection, "trades", [day])
         progress = _progress(connection, scope, start, until, force=force)
         complete = False
         try:
@@ -176,7 +179,7 @@ def _progress(
 @contextmanager
 def _alone(connection: psycopg.Connection, day: date, stop: threading.Event) -> Iterator[bool]:
     """Hold the day's lock; False if `stop` came first."""
-    key = [_DAY_LOCKS, day.toordinal()]
+    key = [DAY_LOCKS, day.toordinal()]
     taken = False
     try:
         while not taken:

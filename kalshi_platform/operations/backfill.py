@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from rich.progress import Progress
 
+from kalshi_platform.archive.restoring import restore_dropped
 from kalshi_platform.exchange.calls import Interrupted
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.ingest.reference_days import ReferenceDayReport, backfill_days
@@ -117,6 +118,8 @@ def _backfill_trades(
     report: DayReport | None = None
     candles: CandleCounts | None = None
     task = progress.add_task(f"{day}", total=1.0)
+    # Compared with a day that is in the archive alone, every trade would seem to be missing.
+    restore_dropped(settings.url, settings.archive, "trades", [day], progress.console.print)
     if Part.TRADES in parts:
         try:
             report = sweep_day(

@@ -28,6 +28,7 @@ def sentence_for(error: BaseException) -> str | None:
     import pydantic
     from sqlalchemy.exc import DBAPIError
 
+    from kalshi_platform.archive.errors import ArchiveDamaged
     from kalshi_platform.exchange.errors import ExchangeError
     from kalshi_platform.ingest.recorder import LeaseHeld
     from kalshi_platform.ingest.tape import TapeFull
@@ -45,7 +46,8 @@ def sentence_for(error: BaseException) -> str | None:
         | LeaseHeld
         | TapeFull
         | OtherExchange
-        | SecretUnreadable,
+        | SecretUnreadable
+        | ArchiveDamaged,
     ):
         return str(error)
     if isinstance(error, pydantic.ValidationError) and error.title == "Settings":

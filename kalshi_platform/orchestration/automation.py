@@ -10,11 +10,12 @@ from datetime import timedelta
 import dagster as dg
 import psycopg
 
+from kalshi_platform.orchestration.assets.archive import ASSETS as ARCHIVE_ASSETS
 from kalshi_platform.orchestration.assets.books import TABLES as BOOK_TABLES
 from kalshi_platform.orchestration.assets.candles import TABLES, CandleRun
 from kalshi_platform.orchestration.assets.reference import TABLES as REFERENCE_TABLES
 from kalshi_platform.orchestration.partitions import has_partition
-from kalshi_platform.orchestration.resources import Database, first_line
+from kalshi_platform.orchestration.resources import Database, Home, first_line
 from kalshi_platform.orchestration.runs import days_ago, purge_runs
 from kalshi_platform.orchestration.stream import MAX_RUNTIME_TAG, ROLE_TAG
 from kalshi_platform.orchestration.sync import refresh_reference
@@ -22,6 +23,8 @@ from kalshi_platform.settings import Settings
 
 _RUNNING = dg.DefaultScheduleStatus.RUNNING
 _CANDLES = dg.AssetSelection.assets(*TABLES)
+# An archive that was away for long catches up over some nights.
+_MOST_ARCHIVED_A_NIGHT = 14
 
 refresh_candles_job = dg.define_asset_job(
     "refresh_candles",
@@ -55,6 +58,13 @@ check_today_job = dg.define_asset_job(
     description="Run all checks on today's rows; of quotes and books also on yesterday's.",
     tags={ROLE_TAG: "checks", MAX_RUNTIME_TAG: "3600"},
 )
+archive_job = dg.define_asset_job(
+    "archive_days",
+    selection=dg.AssetSelection.assets(*ARCHIVE_ASSETS),
+    description="Write a closed day of trades, quotes, books and lifecycle messages as Parquet, "
+    "read it back, and look at older files again.",
+    tags={ROLE_TAG: "archive", "dagster/priority": "-5", MAX_RUNTIME_TAG: "21600"},
+)
 
 
 @dg.op(description="Make the partitions of the coming days in the database.")
@@ -85,20 +95,21 @@ _FLEETING = (
 )
 
 
-@dg.op(description="Drop the days of quotes and order books that are older than they are kept.")
+@dg.op(description="Drop the days that are older than they are kept and safe in the archive.")
 def drop_old_partitions(context: dg.OpExecutionContext, database: Database) -> None:
-    """Whole days go (KALSHI_QUOTES_DAYS, KALSHI_BOOKS_DAYS); what was made of them stays.
+    """Whole days go (KALSHI_QUOTES_DAYS, KALSHI_BOOKS_DAYS, KALSHI_TRADES_DAYS), once archived.
 
-    A dropped day stays materialized in Dagster, which knows no other word for it: an observation
-    of the day says that its rows are gone.
+    Days that are needed in the database again come back. A dropped day stays materialized in
+    Dagster, which knows no other word for it: an observation of the day says where its rows are.
     """
-    from kalshi_platform.storage.retention import drop_old_days
+    from kalshi_platform.archive.dropping import days_kept, drop_old_days
+    from kalshi_platform.archive.store import Store
 
     settings = Settings()
-    with database.connect(autocommit=True) as connection:
-        outcome = drop_old_days(
-            connection, quotes_days=settings.quotes_days, books_days=settings.books_days
-        )
+    kept = days_kept(settings.quotes_days, settings.books_days, settings.trades_days)
+    outcome = drop_old_days(database.url, Store(settings.archive), kept)
+    for restored in outcome.restored:
+        context.log.info("brought %s of %s back: %s", *restored)
     for table, day, size in outcome.dropped:
         context.log.info("dropped %s of %s: %.1f MB", table, day, size / 1e6)
         if has_partition(day):
@@ -106,18 +117,30 @@ def drop_old_partitions(context: dg.OpExecutionContext, database: Database) -> N
                 dg.AssetObservation(
                     table,
                     partition=str(day),
-                    description="The day is older than it is kept: its rows have been dropped.",
+                    description="The day is older than it is kept: its rows are in the archive.",
                     metadata={"dagster/partition_row_count": 0, "bytes_freed": size},
                 )
             )
-    for name in outcome.in_use:
-        context.log.warning("%s is in use; it will be dropped at the next try", name)
+    for left in outcome.left:
+        context.log.warning("%s of %s stays: %s", *left)
     if not outcome.dropped:
-        context.log.info(
-            "nothing to drop: %d days of quotes and %d days of books are kept",
-            settings.quotes_days,
-            settings.books_days,
-        )
+        context.log.info("nothing to drop; days kept: %s", kept)
+
+
+@dg.op(
+    description="Remove the tape's files that are loaded, archived and older than they are kept."
+)
+def remove_old_tape(context: dg.OpExecutionContext, database: Database, home: Home) -> None:
+    """Files of the tape go after KALSHI_TAPE_DAYS, once all that they hold is in the archive."""
+    from kalshi_platform.ingest.tape_retention import remove_old_segments
+
+    with database.connect() as connection:
+        outcome = remove_old_segments(connection, home.tape_folder, Settings().tape_days)
+    context.log.info(
+        "removed %d files of the tape: %.1f MB", outcome.removed, outcome.bytes_freed / 1e6
+    )
+    if outcome.reason is not None:
+        context.log.warning("%d older files stay: %s", outcome.left, outcome.reason)
 
 
 @dg.op(description="Take old runs of the jobs that run all day out of Dagster's books.")
@@ -136,6 +159,7 @@ def purge_old_runs(context: dg.OpExecutionContext, config: History) -> None:
 def partitions_ahead_job() -> None:
     make_partitions()
     drop_old_partitions()
+    remove_old_tape()
     purge_old_runs()
 
 
@@ -219,6 +243,32 @@ partitions_each_hour = dg.ScheduleDefinition(
     default_status=_RUNNING,
     description="Each hour: partitions of the coming days, days past their time, ended runs.",
 )
+
+
+@dg.schedule(
+    # After the certification of yesterday; what is archived is the day before, and what was missed.
+    cron_schedule="15 5 * * *",
+    job=archive_job,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Days that are over by two and have no file in the archive yet, oldest first.",
+)
+def archive_closed_days(
+    context: dg.ScheduleEvaluationContext, database: Database
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """One run for each day; a day that failed is asked for again the next night."""
+    from kalshi_platform.archive.days import days_to_archive
+
+    try:
+        with database.connect() as connection:
+            waiting = days_to_archive(connection, context.scheduled_execution_time)
+    except psycopg.OperationalError as error:
+        return dg.SkipReason(f"The database cannot be reached: {first_line(error)}")
+    days = [day for day in waiting if has_partition(day)][:_MOST_ARCHIVED_A_NIGHT]
+    if not days:
+        return dg.SkipReason("Every closed day is archived.")
+    at = context.scheduled_execution_time
+    return [dg.RunRequest(run_key=f"{at:%Y-%m-%d} {day}", partition_key=str(day)) for day in days]
 
 
 def _yesterday(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:

@@ -74,6 +74,11 @@ def adopt(connection: psycopg.Connection, table: Table, name: str, day: date) ->
     return True
 
 
+def lock_partitions(connection: psycopg.Connection) -> None:
+    """Let nobody else make a partition until the caller's transaction ends."""
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+
+
 def has_partition(connection: psycopg.Connection, table: Table, day: date) -> bool:
     """Whether `table` has a partition for `day`."""
     name, _, _ = partition_bounds(table, day)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from kalshi_platform.archive.errors import ArchiveDamaged
 from kalshi_platform.archive.layout import SORTED_BY, TABLES, schema_of
-from kalshi_platform.archive.reading_back import ArchiveDamaged, check_file, sum_of_file
+from kalshi_platform.archive.reading_back import check_file, sum_of_file
 from kalshi_platform.archive.store import Store
 from kalshi_platform.archive.writing import archive_day
 from kalshi_platform.storage.engine import connect

@@ -17,6 +17,7 @@ from kalshi_platform.orchestration.charts import day_chart, small_chart
 from kalshi_platform.orchestration.columns import Sources, table_metadata
 from kalshi_platform.orchestration.partitions import day_of, has_partition, today, utc_days
 from kalshi_platform.orchestration.resources import Database
+from kalshi_platform.settings import Settings
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.reads.days import rows_of_day
 from kalshi_platform.storage.writes.candles import CandleCounts, rebuild_day, refresh_candles
@@ -100,11 +101,18 @@ class CandleRun(dg.Config):
 def candles(
     context: dg.AssetExecutionContext, config: CandleRun, database: Database
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Compute the candles of the run's days; other days that had stale minutes are reported too."""
+    """Compute the candles of the run's days; other days that had stale minutes are reported too.
+
+    A past day whose trades are in the archive alone is brought back first.
+    """
+    from kalshi_platform.archive.restoring import restore_dropped
+
     asked = [day_of(key) for key in context.partition_keys]
+    whole = [] if config.only_stale else [day for day in asked if day != today()]
+    restore_dropped(database.url, Settings().archive, "trades", whole, context.log.info)
     touched: dict[date, CandleCounts] = {}
     with database.connect() as connection:
-        for day in [] if config.only_stale else [day for day in asked if day != today()]:
+        for day in whole:
             touched[day] = rebuild_day(connection, day)
             # Each day is whole by itself; a long range must not hold one transaction.
             connection.commit()

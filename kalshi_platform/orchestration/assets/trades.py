@@ -16,6 +16,7 @@ from kalshi_platform.orchestration.columns import same_columns, table_metadata
 from kalshi_platform.orchestration.partitions import day_of, utc_days
 from kalshi_platform.orchestration.progress import log_progress
 from kalshi_platform.orchestration.resources import Database, Exchange
+from kalshi_platform.settings import Settings
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.reads.days import rows_of_day
 
@@ -61,8 +62,10 @@ def trades(
     """Every trade of the day once, in an order that each rebuild repeats.
 
     A run sweeps the day over REST and heals the difference, so that even frames lost before the
-    exchange numbered them are found. Sweeping a complete day again changes no row.
+    exchange numbered them are found. Sweeping a complete day again changes no row. A day that is in
+    the archive alone is brought back first, and goes again a day later.
     """
+    from kalshi_platform.archive.restoring import restore_dropped
     from kalshi_platform.ingest.sweep import sweep_day
 
     days = [day_of(key) for key in context.partition_keys]
@@ -70,6 +73,7 @@ def trades(
     try:
         with exchange.rest(database, stop) as rest:
             for day in days:
+                restore_dropped(database.url, Settings().archive, "trades", [day], context.log.info)
                 progress = log_progress(context.log, f"of {day} compared")
                 report = sweep_day(database.url, rest, day, on_progress=progress, stop=stop)
                 with database.connect() as connection:

@@ -9,6 +9,8 @@ from psycopg.rows import class_row
 
 # Clock ticks of two machines and trades on their way: a younger gap is not asked for yet.
 _YOUNGEST_GAP = "1.5 seconds"
+# First half of the advisory locks that sweeps of a day hold; the second is the day's ordinal.
+DAY_LOCKS = 4_248
 
 
 class HeldTrade(NamedTuple):

@@ -30,6 +30,7 @@ from sqlalchemy.sql import ClauseElement
 
 from kalshi_platform.storage import tables
 from kalshi_platform.storage.partitions import has_partition
+from kalshi_platform.storage.reads.archives import dropped_days
 from kalshi_platform.storage.statements import compile_statement, run
 from kalshi_platform.transform.candles import (
     COLUMNS,
@@ -79,7 +80,7 @@ class Day:
 
     @classmethod
     def read(cls, connection: psycopg.Connection[Any], on: date) -> "Day":
-        start, end = _window(on)
+        start, end = day_window(on)
         quotes, days, gaps = tables.quotes, tables.candles_1d, tables.gaps
         held = exists().where(quotes.c.quoted_at < end)
         told = exists().where(
@@ -91,12 +92,16 @@ class Day:
             gaps.c.channel == TICKER_CHANNEL, gaps.c.starts_at < end, gaps.c.ends_at > start
         )
         known, missed = run(connection, select(held | told, lost)).fetchone() or (False, False)
-        return cls(on, known or missed, known and not has_partition(connection, quotes, on))
+        # A quote that came late for a dropped day stands alone in a new partition.
+        gone = not has_partition(connection, quotes, on) or bool(
+            dropped_days(connection, quotes.name, [on])
+        )
+        return cls(on, known or missed, known and gone)
 
     @property
     def window(self) -> Window:
         """Its first instant and the next day's."""
-        return _window(self.on)
+        return day_window(self.on)
 
 
 def fold(
@@ -173,6 +178,12 @@ def make_scratch(connection: psycopg.Connection[Any], scratch: TableClause) -> N
 def drop_scratch(connection: psycopg.Connection[Any], scratch: TableClause) -> None:
     """Drop a table of the transaction."""
     connection.execute(f"DROP TABLE {scratch.name}".encode())
+
+
+def day_window(day: date) -> Window:
+    """First instant of the UTC day and of the next."""
+    start = datetime.combine(day, time(), UTC)
+    return start, start + timedelta(days=1)
 
 
 def within(instant: ColumnElement[Any], window: Window) -> ColumnElement[bool]:
@@ -281,8 +292,3 @@ def _slices(day: Day) -> list[Window]:
     start, end = day.window
     width = (end - start) / _SLICES
     return [(start + width * each, start + width * (each + 1)) for each in range(_SLICES)]
-
-
-def _window(day: date) -> Window:
-    start = datetime.combine(day, time(), UTC)
-    return start, start + timedelta(days=1)

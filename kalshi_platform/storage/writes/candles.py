@@ -21,6 +21,7 @@ from kalshi_platform.storage.partitions import (
     has_partition,
     partition_bounds,
 )
+from kalshi_platform.storage.reads.archives import dropped_days, refuse_dropped
 from kalshi_platform.storage.statements import run
 from kalshi_platform.storage.writes.candle_folds import (
     FRESH,
@@ -29,6 +30,7 @@ from kalshi_platform.storage.writes.candle_folds import (
     TOUCHED,
     Day,
     constrain,
+    day_window,
     drop_scratch,
     fold,
     keep_dropped_quotes,
@@ -85,6 +87,8 @@ class CandleCounts:
 def refresh_candles(connection: psycopg.Connection[Any]) -> CandleCounts:
     """Recompute every stale minute of any day, and the hours and days that hold one.
 
+    Minutes of days whose trades are in the archive alone stay on the list until these are back.
+
     Raises:
         RuntimeError: the transaction is not READ COMMITTED; a trade could be lost in it.
     """
@@ -93,6 +97,7 @@ def refresh_candles(connection: psycopg.Connection[Any]) -> CandleCounts:
     minutes = _take_stale(connection)
     lost = take_lost_quotes(connection)
     add_later_minutes(connection)
+    minutes -= _put_back_dropped(connection)
     connection.execute("ANALYZE stale_minutes")
     midnights = Interval.ONE_DAY.start_of(STALE.c.starts_at)
     per_day = select(midnights).distinct().order_by(midnights)
@@ -115,9 +120,12 @@ def rebuild_day(connection: psycopg.Connection[Any], day: date) -> CandleCounts:
     Later days that a late quote of this day touches are listed as stale.
 
     Raises:
+        DayDropped: the day's trades are in the archive alone.
         RuntimeError: the transaction is not READ COMMITTED; a trade could be lost in it.
     """
     _take_turn(connection)
+    # Who drops a day waits for its turn, too.
+    refuse_dropped(connection, "trades", [day])
     state = Day.read(connection, day)
     minutes = _take_stale(connection, state)
     list_later_days(connection, state.window[1])
@@ -158,6 +166,21 @@ def _take_stale(connection: psycopg.Connection[Any], day: Day | None = None) -> 
     gone = listed.returning(stale.c.market_ticker, stale.c.starts_at).cte("gone")
     distinct = select(gone.c.market_ticker, gone.c.starts_at).distinct()
     return run(connection, insert(STALE).from_select(KEY, distinct)).rowcount
+
+
+def _put_back_dropped(connection: psycopg.Connection[Any]) -> int:
+    """List the minutes of days without their trades as stale again; how many."""
+    midnights = Interval.ONE_DAY.start_of(STALE.c.starts_at)
+    found = run(connection, select(midnights).distinct()).fetchall()
+    days = [midnight.astimezone(UTC).date() for (midnight,) in found]
+    put_back = 0
+    for day in dropped_days(connection, "trades", days):
+        of_day = within(STALE.c.starts_at, day_window(day))
+        gone = delete(STALE).where(of_day).returning(STALE.c.market_ticker, STALE.c.starts_at)
+        rows = gone.cte("gone")
+        again = insert(tables.stale_candles).from_select(KEY, select(*rows.c))
+        put_back += run(connection, again).rowcount
+    return put_back
 
 
 def _refresh_day(connection: psycopg.Connection[Any], day: Day, counts: "_Counter") -> None:

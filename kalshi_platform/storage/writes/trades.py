@@ -164,6 +164,20 @@ def ensure_trade_partitions(
     ensure_partitions(connection, [landed_at.date()], only=[tables.raw_trades])
 
 
+def landing_table(connection: psycopg.Connection) -> str:
+    """An empty table of the session, for rows that `merge_landing` takes."""
+    connection.execute(_MAKE_LANDING)
+    return "landing_trades"
+
+
+def merge_landing(connection: psycopg.Connection) -> tuple[int, int]:
+    """Merge the landing table into `trades` and empty it; rows added and changed."""
+    counts = connection.execute(_MERGE).fetchone()
+    connection.execute("TRUNCATE landing_trades")
+    assert counts is not None, "an aggregate without GROUP BY has one row"
+    return counts[0], counts[1]
+
+
 def merge_trades(connection: psycopg.Connection, rows: TradeRows) -> Landed:
     """Land rows in `raw_trades` and merge them into `trades`; the caller commits.
 
@@ -179,12 +193,8 @@ def merge_trades(connection: psycopg.Connection, rows: TradeRows) -> Landed:
             copy_binary(connection, "trades", _TRADE_COLUMNS, sorted_trades)
         landed = Landed(len(rows), len(rows), 0)
     except psycopg.errors.UniqueViolation:
-        connection.execute(_MAKE_LANDING)
-        copy_binary(connection, "landing_trades", _TRADE_COLUMNS, sorted_trades)
-        counts = connection.execute(_MERGE).fetchone()
-        connection.execute("TRUNCATE landing_trades")
-        assert counts is not None, "an aggregate without GROUP BY has one row"
-        landed = Landed(len(rows), *counts)
+        copy_binary(connection, landing_table(connection), _TRADE_COLUMNS, sorted_trades)
+        landed = Landed(len(rows), *merge_landing(connection))
     copy_binary(
         connection,
         "stale_candles",
