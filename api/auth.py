@@ -131,8 +131,8 @@ def _with_headers(responses: dict[int | str, Any], cost: int) -> dict[int | str,
     }
     headers["X-Credits-Cost"]["description"] = f"Credits charged: {cost} for a 2xx, else 0."
     retry = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
-    documented = {}
-    for status, response in ({200: {}} | responses).items():
+    documented: dict[int | str, Any] = {200: {}}
+    for status, response in (documented | responses).items():
         own = dict(response.get("headers", {}))
         if status not in (401, 503):
             own |= headers

@@ -27,6 +27,7 @@ from kalshi_platform.operations.simulator import simulator_settings, with_exchan
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.migrate import SchemaMismatch, require_current_schema
+from kalshi_platform.storage.reads.usage import Difference, ledger_differences
 
 # The exchange accepts 10 s and refuses 60 s (measured by others); half of the first is our alarm.
 MOST_SKEW_SECONDS = 5.0
@@ -194,8 +195,22 @@ def _database(settings: Settings, up: int | None) -> Iterator[Check]:
                 yield Check("schema", False, str(error))
             else:
                 yield Check("schema", True, "current")
+                yield _credits(ledger_differences(connection))
     except psycopg.Error as error:
         yield Check("database", False, sentence_for(error) or str(error))
+
+
+def _credits(differences: list[Difference]) -> Check:
+    if not differences:
+        return Check("credits", True, "balances, usage and grants agree to the credit")
+    key_id, what, expected, found = differences[0]
+    return Check(
+        "credits",
+        False,
+        f"{len(differences)} things do not add up, first key {key_id}: {what}: {found} instead of"
+        f" {expected}.",
+        "Nothing of the platform writes that: look who changed api_balances or api_usage.",
+    )
 
 
 def _alerts(settings: Settings) -> Check:
