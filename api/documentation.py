@@ -43,8 +43,8 @@ throughout and the feed's sequence numbers have no hole. Nothing proves quotes.
 `field` with the input at fault, and `request_id`, which is also in the `X-Request-Id` header.
 503 comes with `Retry-After`.
 
-**Limits.** 1,000 records a page; candles 5,000 a page, a window of 50,000 intervals. Quotes and
-order books are kept for days: earlier windows say `gaps`, earlier books 404.
+**Limits.** 1,000 records a page; candles 5,000 a page, a window of 50,000 intervals. Days that
+left the database come from the archive, in the same way.
 A statement runs for 5 seconds at most.
 """
 TAGS = [

@@ -37,8 +37,8 @@ async def list_quotes(
     """Every ticker message of the market, in the order (`ts`, arrival).
 
     The exchange sends one when a price, a size, the volume or the open interest changes, and one
-    at the start of each subscription. A quote holds until the next. Quotes are kept for days, not
-    for years: `X-Data-Status` says `gaps` where the window reaches further back.
+    at the start of each subscription. A quote holds until the next. `X-Data-Status` says `gaps`
+    where some were lost, or the window begins before anything was recorded.
     """
     database: ReadDatabase = request.app.state.database
     completeness: Completeness = request.app.state.completeness

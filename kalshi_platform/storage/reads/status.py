@@ -63,17 +63,6 @@ _OF_NOW_SECONDS = 90.0
 _REFUSED = 10_000
 _LISTED = 20_000
 
-# First day held, open or degraded intervals of trades, and the evidence per day.
-COMPLETENESS = """\
-SELECT json_build_object(
-    'first_day', (SELECT min(traded_on) FROM trades),
-    'gaps', (SELECT coalesce(json_agg(json_build_object(
-                 'starts_at', starts_at, 'ends_at', ends_at)), '[]')
-             FROM gaps WHERE status = 'open' AND channel = 'trade'),
-    'days', (SELECT coalesce(json_agg(json_build_object(
-                 'traded_on', traded_on, 'status', status, 'swept_until', swept_until)), '[]')
-             FROM coverage WHERE market_ticker = '*'))"""
-
 STATUS = f"""\
 SELECT json_build_object(
     'read_at', now(),
