@@ -23,7 +23,7 @@ from kalshi_platform_tests.drill.platform import Platform
 
 # From its limit to its arrival; looked at every 5 s, on a machine that does other things, too.
 _MOST_SECONDS = 15.0
-_STALL_SECONDS = 95
+_STOP_SECONDS = 95
 _OUTAGE_SECONDS = 150
 # Before the next attempt, after some that failed.
 _LONGEST_PAUSE = 80
@@ -150,7 +150,7 @@ def _provoke(drill: Drill) -> None:
     drill.wait_for("WARNING rejected messages", 30)
     began = time.monotonic()
     drill.expect("ERROR stale feed", _FEED_LIMIT)
-    platform.fault("stall", seconds=_STALL_SECONDS)
+    platform.stop_feed(_STOP_SECONDS)
 
     _fail_a_run(drill, yesterday)
     _fail_a_check(drill)
@@ -169,7 +169,7 @@ def _provoke(drill: Drill) -> None:
     drill.sql("UPDATE quotes SET price_micros = 500000 WHERE price_micros > 1000000")
     for table in _DAYS_TABLES:
         drill.sql(f"DROP TABLE {table}_{yesterday - timedelta(days=9):%Y%m%d}")
-    drill.wait_for("RECOVERED stale feed", _STALL_SECONDS + 60 - (time.monotonic() - began))
+    drill.wait_for("RECOVERED stale feed", _STOP_SECONDS + 60 - (time.monotonic() - began))
     drill.wait_for("WARNING open gap", 60)
     platform.clear_faults()
     for title in ("archive behind", "rejected messages", "open gap"):
@@ -232,7 +232,7 @@ def _tells_without_daemon(platform: Platform) -> bool:
         for pid in platform.pids("dagster-daemon"):
             os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
-        platform.fault("stall", seconds=100)
+        platform.stop_feed(100)
         while time.monotonic() - began < 90:
             code, body = platform.health()
             if code == 503:

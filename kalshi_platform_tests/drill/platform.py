@@ -88,6 +88,11 @@ class Platform:
             f"{self._control}/faults", json={"kind": kind, **details}, timeout=10
         ).raise_for_status()
 
+    def stop_feed(self, seconds: float) -> None:
+        """Nothing is sent for so long; connecting anew, which a recorder tries, does not help."""
+        self.fault("refuse_connections", seconds=seconds)
+        self.fault("stall", seconds=seconds)
+
     def clear_faults(self) -> None:
         httpx.delete(f"{self._control}/faults", timeout=10).raise_for_status()
 
