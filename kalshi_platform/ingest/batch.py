@@ -104,7 +104,7 @@ class Batch(Rows):
         state, known_markets, add = self.state, self._known_markets, self.trades.add
         raws = BlockLines(data)
         raw_at = raws.at
-        self._count_bytes(lines, raws.all())
+        self._count_bytes(lines, data, raws)
         day = None
         for number, line in enumerate(lines):
             frame = line.frame
@@ -152,19 +152,24 @@ class Batch(Rows):
                     continue
             self._line(line, partial(raw_at, number))
 
-    def _count_bytes(self, lines: list[TapeLine], raws: list[bytes]) -> None:
+    def _count_bytes(self, lines: list[TapeLine], data: bytes, raws: BlockLines) -> None:
         """Add the frames' bytes to their channels'."""
         if not lines:
             return
         self.first_received_ns = self.first_received_ns or lines[0].received_at_ns
-        around = next((around_frame(raw) for raw in raws if b'"frame":' in raw), 0)
-        sizes: dict[type, int] = {}
-        for line, raw in zip(lines, raws, strict=False):
-            kind = line.frame.__class__
-            sizes[kind] = sizes.get(kind, 0) + len(raw) - around
-        sizes.pop(UnsetType, None)
+        kinds = {line.frame.__class__ for line in lines}
+        if len(kinds) == 1:
+            # A burst: no line need be taken out of the block.
+            around = around_frame(data[: data.index(b"\n")]) + len(b"\n")
+            sizes: dict[type, int] = {kinds.pop(): len(data) - around * len(lines)}
+        else:
+            around = next((around_frame(raw) for raw in raws.all() if b'"frame":' in raw), 0)
+            sizes = dict.fromkeys(kinds, 0)
+            for line, raw in zip(lines, raws.all(), strict=False):
+                sizes[line.frame.__class__] += len(raw) - around
         for kind, size in sizes.items():
-            self._add_bytes(channel_of_class(kind), size)
+            if kind is not UnsetType:
+                self._add_bytes(channel_of_class(kind), size)
 
     def _add_bytes(self, channel: str, size: int) -> None:
         self.counters["message_bytes_total", label(channel)] += size

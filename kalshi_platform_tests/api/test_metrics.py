@@ -120,6 +120,23 @@ async def test_what_a_loader_loads_is_told_by_channel(anonymous, database, tmp_p
     assert values(found, "ingestion_gaps_detected_total")[trade_of_ws] == 1
 
 
+async def test_bytes_are_those_received_however_the_frames_are_mixed(anonymous, database, tmp_path):
+    trades = [frame(builders.trade(number)) for number in range(1, 40)]
+    changes = [frame(builders.lifecycle(number)) for number in range(1, 9)]
+    opening = [frame(builders.subscribed()), frame(builders.subscribed("market_lifecycle_v2", 3))]
+    head = b'{"received_at_ns":%d,"connection":%d,"frame":'
+    head %= (builders.START_NS, builders.CONNECTION)
+    blocks = [opening, trades[:20], [*trades[20:], *changes[:4], b"17"], changes[4:]]
+    write(tmp_path, *([head + one + b"}\n" for one in block] for block in blocks))
+    load(database, tmp_path)
+    sizes = values(await families(anonymous), "ingestion_message_bytes_total")
+    assert {dict(labels)["channel"]: size for labels, size in sizes.items()} == {
+        "trade": sum(map(len, trades)),
+        "market_lifecycle_v2": sum(map(len, changes)),
+        "other": sum(map(len, opening)) + len(b"17"),
+    }
+
+
 async def test_counters_go_on_where_the_loader_before_left_them(anonymous, database, tmp_path):
     for number in (1, 2, 3):
         folder = tmp_path / str(number)
