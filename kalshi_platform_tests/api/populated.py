@@ -13,6 +13,7 @@ EVENT = "KXHIGHNY-26NOV20"
 SERIES = "KXHIGHNY"
 _PENDING = "KXHIGHNY-26NOV20-T60"
 """Closed and without an outcome; never recorded a book."""
+_OPEN = "KXHIGHNY-26NOV20-T70"
 
 
 def populate(url: str) -> str:
@@ -33,6 +34,7 @@ def populate(url: str) -> str:
         event(EVENT, series_ticker=SERIES, **titles),
         market(TICKER, **of_event, outcome_status="amended"),
         market(_PENDING, **of_event, closes_at=at("18:00:00")),
+        market(_OPEN, **of_event, title="Will the high temperature be above 70° on Nov 20, 2026?"),
         outcome(TICKER, **amended, determined_at=at("23:10:00"), settled_at=None),
         version(1, market_ticker=TICKER, **first),
         version(2, market_ticker=TICKER, **amended),
