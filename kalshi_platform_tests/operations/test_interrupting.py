@@ -41,3 +41,21 @@ def test_sigterm_becomes_an_interrupt_of_the_server_and_its_runs(home: Path) -> 
 
 def test_a_server_that_ends_ends_the_container_with_its_code(home: Path) -> None:
     assert start(home, "raise SystemExit(3)").wait(20) == 3
+
+
+def test_books_that_do_not_open_keep_the_server_from_starting(home: Path) -> None:
+    code = f"import pathlib; pathlib.Path({str(home)!r}, 'started').touch()"
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "kalshi_platform.operations.interrupting", "--close-runs"),
+            *(sys.executable, "-c", code),
+        ],
+        env={**environment, "KALSHI_HOME": str(home)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert "DAGSTER_HOME" in done.stderr
+    assert not (home / "started").exists(), "its container is started again until they open"
