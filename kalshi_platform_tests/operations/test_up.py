@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from kalshi_platform.operations.environment import variable_of
-from kalshi_platform.operations.ground import taken
+from kalshi_platform.operations.ground import running_up, taken
 from kalshi_platform.operations.processes import end_processes, marked_processes
 from kalshi_platform.settings import Settings
 from kalshi_platform.storage.embedded import EmbeddedDatabase
@@ -65,6 +65,8 @@ class Up:
 def home(tmp_path: Path) -> Iterator[Path]:
     home = tmp_path / "home"
     yield home
+    if (left := running_up(home)) is not None:  # the test failed: nothing may outlive it
+        os.kill(left, signal.SIGKILL)
     end_processes(home, code_seconds=0, other_seconds=0)
     EmbeddedDatabase(home / "postgres").stop()
 
