@@ -14,6 +14,8 @@ import pytest
 
 from kalshi_platform.operations.doctor import Check, checks, exchange_checks, line_of
 from kalshi_platform.settings import Settings
+from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.writes.keys import create_key
 from kalshi_platform_tests.ports import free_ports
 from kalshi_simulator.testing import RunningSimulator, running_simulator
 
@@ -178,3 +180,15 @@ def test_the_archive_is_written_to_and_read_and_its_url_tells_no_secret(tmp_path
     )
     assert not odd["archive"].passed
     assert "secret" not in line_of(odd["archive"])
+
+
+def test_a_ledger_that_does_not_balance_is_told(
+    tmp_path: Path, exchange: RunningSimulator, database: str
+) -> None:
+    with connect(database) as connection:
+        create_key(connection, "customer")
+        connection.execute("UPDATE api_balances SET month_spent = 5")
+    check = by_name(checks(of_exchange(tmp_path, exchange, database_url=database)))["credits"]
+    assert not check.passed
+    assert "1 things do not add up" in check.found
+    assert "5 instead of 0" in check.found
