@@ -5,6 +5,8 @@ import smtplib
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from time import monotonic
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from kalshi_platform.alerting.channels import TIMEOUT_SECONDS, NotDelivered
@@ -49,7 +51,11 @@ class Mail:
             domain=sender.rpartition("@")[2].strip(" >") or "localhost",
         )
         try:
-            with self._connected(parts, port) as server, _bounded(server):
+            began = monotonic()
+            with (
+                self._connected(parts, port) as server,
+                _bounded(server, _CONVERSATION_SECONDS - (monotonic() - began)),
+            ):
                 self._secure(server, parts)
                 if parts.username:
                     server.login(unquote(parts.username), unquote(parts.password or ""))
@@ -127,7 +133,7 @@ def _replies(refused: dict[str, tuple[int, bytes]]) -> str:
 
 
 @contextlib.contextmanager
-def _bounded(server: smtplib.SMTP):  # type: ignore[no-untyped-def]
+def _bounded(server: smtplib.SMTP, seconds: float) -> Iterator[None]:
     """Cut the conversation when it takes too long in all, however lively its parts are."""
 
     def cut() -> None:
@@ -135,7 +141,7 @@ def _bounded(server: smtplib.SMTP):  # type: ignore[no-untyped-def]
             with contextlib.suppress(OSError):
                 server.sock.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(_CONVERSATION_SECONDS, cut)
+    timer = threading.Timer(max(0.0, seconds), cut)
     timer.daemon = True
     timer.start()
     try:

@@ -4,7 +4,9 @@ What it decides stands in the tables, not in a cursor: after any death it goes o
 When the daemon is down, nobody looks; `GET /health` says so, and answers without Dagster.
 """
 
-from collections.abc import Iterable
+import logging
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -19,6 +21,9 @@ from kalshi_platform.settings import Settings
 from kalshi_platform.storage.leases import ALERTS
 
 TICK_SECONDS = 5
+# From the first look of a tick to the second.
+AGAIN_SECONDS = 2.5
+_SHORTEST_DELIVERY_SECONDS = 1.0
 _OF_DAGSTER = (kinds.RUN.name, kinds.CHECK.name)
 
 
@@ -48,37 +53,81 @@ def _look(
     settings: Settings,
     home: Path,
 ) -> dg.SkipReason:
-    from kalshi_platform.alerting.channels import channels_of
-    from kalshi_platform.alerting.delivery import deliver_due
-    from kalshi_platform.alerting.findings import platform_conditions
-    from kalshi_platform.alerting.looking import folders_of, read_facts
-    from kalshi_platform.alerting.store import record
-
+    """What the platform says, twice a tick, since the daemon asks a sensor once in 5 s at most;
+    what Dagster says, in between: it takes longer."""
     links = Links(settings.dagster_url or f"http://127.0.0.1:{settings.dagster_port}")
-    channels = channels_of(settings)
-    facts = read_facts(
-        connection,
-        simulated=settings.simulated,
-        folders=folders_of(home),
-        disk_percent=settings.alert_disk_percent,
-    )
-    holding, judged = platform_conditions(facts, links), set(kinds.KINDS)
+    turn = _Turn(context.log, connection, settings)
+    begun = time.monotonic()
+    _look_at_platform(turn, home, links)
     try:
-        holding += _of_dagster(context, links)
+        turn.tell(_of_dagster(context, links), _OF_DAGSTER)
     except STORAGE_DOWN as error:
         # Its alerts stay as they are; the others are looked at all the same.
-        judged -= set(_OF_DAGSTER)
         context.log.warning("Dagster's storage does not answer: %s", type(error).__name__)
-    with connection.transaction():
-        changes = record(connection, holding, judged, list(channels))
-    sent = deliver_due(connection, channels)
-    for change in changes:
-        about = change.condition or change.alert
-        assert about is not None, "a change is of an alert or of a condition"
-        context.log.info("%s: %s", about.name, change.action.value)
-    for failure in sent.failed:
-        context.log.warning("not delivered: %s", failure)
-    return dg.SkipReason(_sentence(holding, sent.arrived, len(sent.failed)))
+    if (pause := AGAIN_SECONDS - (time.monotonic() - begun)) > 0:
+        time.sleep(pause)
+        _look_at_platform(turn, home, links)
+    return dg.SkipReason(turn.sentence())
+
+
+def _look_at_platform(turn: "_Turn", home: Path, links: Links) -> None:
+    from kalshi_platform.alerting.findings import platform_conditions
+    from kalshi_platform.alerting.looking import folders_of, read_facts
+
+    facts = read_facts(
+        turn.connection,
+        simulated=turn.settings.simulated,
+        folders=folders_of(home),
+        disk_percent=turn.settings.alert_disk_percent,
+    )
+    turn.tell(platform_conditions(facts, links), set(kinds.KINDS) - set(_OF_DAGSTER))
+
+
+class _Turn:
+    """One tick's changes, messages and words."""
+
+    def __init__(
+        self, log: logging.Logger, connection: psycopg.Connection, settings: Settings
+    ) -> None:
+        from kalshi_platform.alerting.channels import channels_of
+
+        self.connection = connection
+        self.settings = settings
+        self._log = log
+        self._channels = channels_of(settings)
+        self._begun = time.monotonic()
+        self._names: dict[str, set[str]] = {}
+        self._arrived = self._failed = 0
+
+    def tell(self, holding: Sequence[Condition], judged: Collection[str]) -> None:
+        """Write down what has changed in the kinds that were judged, and send what is due."""
+        from kalshi_platform.alerting.delivery import TURN_SECONDS, Delivered, deliver_due
+        from kalshi_platform.alerting.store import record
+
+        with self.connection.transaction():
+            changes = record(self.connection, holding, judged, list(self._channels))
+        # Channels that do not answer must not make a tick much longer than the time between two.
+        left = TURN_SECONDS - (time.monotonic() - self._begun)
+        sent = Delivered(0, [])
+        if left > _SHORTEST_DELIVERY_SECONDS:
+            sent = deliver_due(self.connection, self._channels, seconds=left)
+        for change in changes:
+            about = change.condition or change.alert
+            assert about is not None, "a change is of an alert or of a condition"
+            self._log.info("%s: %s", about.name, change.action.value)
+        for failure in sent.failed:
+            self._log.warning("not delivered: %s", failure)
+        for kind in judged:
+            self._names[kind] = {one.name for one in holding if one.kind.name == kind}
+        self._arrived += sent.arrived
+        self._failed += len(sent.failed)
+
+    def sentence(self) -> str:
+        """What the tick shows in Dagster."""
+        names = sorted(set().union(*self._names.values()))
+        state = f"Not as it should be: {', '.join(names)}." if names else "All is well."
+        sent = f" {self._arrived} messages sent." if self._arrived else ""
+        return state + sent + (f" {self._failed} could not be sent." if self._failed else "")
 
 
 def _of_dagster(context: dg.SensorEvaluationContext, links: Links) -> list[Condition]:
@@ -89,10 +138,3 @@ def _of_dagster(context: dg.SensorEvaluationContext, links: Links) -> list[Condi
         *failed_runs(context.instance, repository.job_names, links),
         *failed_checks(context.instance, keys, links),
     ]
-
-
-def _sentence(holding: Iterable[Condition], arrived: int, failed: int) -> str:
-    names = sorted({condition.name for condition in holding})
-    state = f"Not as it should be: {', '.join(names)}." if names else "All is well."
-    sent = f" {arrived} messages sent." if arrived else ""
-    return state + sent + (f" {failed} could not be sent." if failed else "")

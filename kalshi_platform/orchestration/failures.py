@@ -35,6 +35,7 @@ _STREAM_STANDS_SECONDS = 30.0
 # A failure that nobody has made good by then is no news.
 _FORGOTTEN = timedelta(hours=24)
 _LOOKED_AT = 20
+_ALL_LOOKED_AT = 100
 # More partitions of one job than this are one alert.
 _NAMED_APART = 3
 _LONGEST_CAUSE = 300
@@ -51,19 +52,33 @@ def failed_runs(instance: dg.DagsterInstance, jobs: Iterable[str], links: Links)
     """Runs of the last day whose failure nothing has made good."""
     since = datetime.now(UTC) - _FORGOTTEN
     found: list[Condition] = []
-    for job in jobs:
-        failed = instance.get_run_records(
-            dg.RunsFilter(job_name=job, statuses=[_S.FAILURE], updated_after=since),
-            limit=_LOOKED_AT,
-        )
-        if not failed:
-            continue
+    for job, failed in _failures(instance, jobs, since).items():
         role = failed[0].dagster_run.tags.get(ROLE_TAG, "")
         if role in _REPEATED:
             found += _repeated(instance, job, role, since, links)
         else:
             found += _by_partition(instance, failed, links)
     return found
+
+
+def _failures(
+    instance: dg.DagsterInstance, jobs: Iterable[str], since: datetime
+) -> dict[str, list[dg.RunRecord]]:
+    """The newest failures of each job that has any: one question, unless there are very many."""
+    by_job: dict[str, list[dg.RunRecord]] = {}
+    all_failed = dg.RunsFilter(statuses=[_S.FAILURE], updated_after=since)
+    records = instance.get_run_records(all_failed, limit=_ALL_LOOKED_AT)
+    if len(records) < _ALL_LOOKED_AT:
+        known = set(jobs)
+        for record in records:
+            if record.dagster_run.job_name in known:
+                by_job.setdefault(record.dagster_run.job_name, []).append(record)
+        return by_job
+    for job in jobs:  # one that fails all the time must not hide the others
+        of_job = dg.RunsFilter(job_name=job, statuses=[_S.FAILURE], updated_after=since)
+        if found := instance.get_run_records(of_job, limit=_LOOKED_AT):
+            by_job[job] = list(found)
+    return by_job
 
 
 def _repeated(

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,15 +154,7 @@ def _provoke(drill: Drill) -> None:
 
     _fail_a_run(drill, yesterday)
     _fail_a_check(drill)
-    with connect(platform.url) as connection:
-        ensure_partitions(connection, [yesterday - timedelta(days=9)])
-    time.sleep(6)
-    # A day in the table, and a day since it was seen: time is the database's, and may be moved.
-    drill.expect("WARNING archive behind")
-    drill.sql(
-        "UPDATE alerts SET started_at = started_at - interval '27 hours'"
-        " WHERE name = 'archive behind'"
-    )
+    _miss_an_archive(drill, yesterday - timedelta(days=9))
     drill.wait_for("ERROR stale feed", 120)
     # As an operator would, who has read the messages and mended the parser.
     drill.sql("DELETE FROM rejected_messages")
@@ -211,6 +203,23 @@ def _fail_a_check(drill: Drill) -> None:
     drill.expect("ERROR check quotes.quotes_in_range")
     print(f"   check_today with a wrong price: {status}")
     drill.wait_for("ERROR check quotes.quotes_in_range", 60)
+
+
+def _miss_an_archive(drill: Drill, day: date) -> None:
+    """A day of ten days ago is in the tables, and has been seen there for longer than a night."""
+    with connect(drill.platform.url, autocommit=True) as connection:
+        with connection.transaction():
+            ensure_partitions(connection, [day])
+        deadline = time.monotonic() + 60
+        # Time is the database's, and may be moved.
+        while not connection.execute(
+            "UPDATE alerts SET started_at = started_at - interval '27 hours'"
+            " WHERE name = 'archive behind' RETURNING name"
+        ).fetchone():
+            if time.monotonic() > deadline:
+                raise TimeoutError("nobody has seen the day without an archive")
+            time.sleep(0.2)
+    drill.expect("WARNING archive behind")
 
 
 def _stop_recording(drill: Drill) -> None:

@@ -33,6 +33,7 @@ def webhook() -> Iterator[Webhook]:
 @pytest.fixture(autouse=True)
 def configured(monkeypatch, tmp_path: Path, webhook: Webhook):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0)
     # Dagster looks for these before it makes a run of a job.
     for _, _, variable, _ in ENVIRONMENT:
         monkeypatch.setenv(variable, "unused")
@@ -145,6 +146,13 @@ def test_a_run_that_fails_is_told_with_a_link_and_the_next_success_is_its_end(
     pass_seconds(database, 15)
     tick(instance, database, tmp_path)
     assert webhook.titles[1:] == ["RECOVERED run certify_trades 2026-11-20"]
+
+
+def test_a_tick_looks_a_second_time(instance, database, tmp_path, webhook, recording, monkeypatch):
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 1.5)
+    messages_came(database, 59)
+    assert tick(instance, database, tmp_path).startswith("Not as it should be: stale feed")
+    assert webhook.titles == ["ERROR stale feed"]
 
 
 def test_nothing_is_told_twice_by_two_who_look(instance, database, tmp_path, webhook, recording):

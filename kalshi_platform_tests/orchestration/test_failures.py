@@ -150,6 +150,17 @@ def test_a_day_that_was_cut_off_is_told_since_nothing_does_it_again(instance):
     assert telling(instance, "certify_trades") == ["run certify_trades 2026-11-19"]
 
 
+def test_a_job_that_fails_all_the_time_hides_no_other(instance, monkeypatch):
+    ran(instance, "certify_trades", S.FAILURE, "2026-11-19")
+    for _ in range(5):
+        ran(instance, "refresh_candles", S.FAILURE)
+    jobs = ("certify_trades", "refresh_candles")
+    expected = {"run certify_trades 2026-11-19", "run refresh_candles"}
+    assert set(telling(instance, *jobs)) == expected
+    monkeypatch.setattr(failures, "_ALL_LOOKED_AT", 3)
+    assert set(telling(instance, *jobs)) == expected
+
+
 def test_the_cause_is_the_first_line_of_what_the_step_said(instance):
     @dg.op
     def break_down() -> None:
