@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 
 from kalshi_platform.storage.leases import LOADER, RECORDER
+from kalshi_platform.storage.reads.alerts import ALERT_STATUS, AlertRead, alert_reasons
 from kalshi_platform.storage.reads.book_status import (
     BOOK_STATUS,
     BookRead,
@@ -92,6 +93,7 @@ SELECT json_build_object(
     'freshness', {FRESHNESS},
     'reference', {REFERENCE_STATUS},
     'books', {BOOK_STATUS},
+    'alerts', {ALERT_STATUS},
     'recorder_runs', EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
                              AND classid = 0 AND objsubid = 1 AND objid = {RECORDER}
                              AND database = (SELECT oid FROM pg_database
@@ -176,6 +178,7 @@ class _Read(msgspec.Struct):
     freshness: FreshnessRead
     reference: ReferenceRead
     books: BookRead
+    alerts: AlertRead
     recorder_runs: bool
     loader_runs: bool
 
@@ -219,6 +222,7 @@ def status_from(document: bytes, *, simulated: bool) -> Status:
         reasons.append(f"a gap has been open for {gap_age:.0f} s")
     reasons += reference_reasons(reference)
     reasons += book_reasons(books, recorder_runs=read.recorder_runs)
+    reasons += alert_reasons(read.alerts, read.read_at)
     is_stale = any(source.late for source in sources) or any(table.late for table in tables)
     backlog = _by_channel(metrics, TAPE_BACKLOG).get(None)
     return Status(
