@@ -14,6 +14,10 @@ DESCRIPTION = """\
 Trades, candles, quotes, order books, markets and outcomes of the prediction-market exchange Kalshi,
 recorded from its feed; trades and outcomes are compared with its own record.
 
+**The first request.** `Authorize`, paste a key into either field, open an endpoint below, and
+`Try it out` is there already, with an example filled in. `GET /markets` with `status` = `active`
+tells which tickers there are. `docs/api.md` in the project has the same with `curl`.
+
 **Keys.** Send `Authorization: Bearer KEY` or `X-API-Key: KEY`. `kalshi-platform keys create NAME`
 makes one. A revoked key stops working within ten seconds.
 
@@ -41,7 +45,8 @@ throughout and the feed's sequence numbers have no hole. Nothing proves quotes.
 
 **Errors** are `application/problem+json` (RFC 9457): `title`, `status`, `detail` with the remedy,
 `field` with the input at fault, and `request_id`, which is also in the `X-Request-Id` header.
-503 comes with `Retry-After`.
+402 is for credits that are spent, 429 for asking too fast; 429 and 503 come with
+`Retry-After`. Only a 2xx is charged: `X-Credits-Cost`.
 
 **Limits.** 1,000 records a page; candles 5,000 a page, a window of 50,000 intervals. Days that
 left the database come from the archive, in the same way.
@@ -75,4 +80,10 @@ def install_documentation(app: FastAPI) -> None:
             swagger_js_url="/docs/assets/swagger-ui-bundle.js",
             swagger_css_url="/docs/assets/swagger-ui.css",
             swagger_favicon_url="/docs/assets/favicon.png",
+            swagger_ui_parameters={
+                "persistAuthorization": True,
+                "tryItOutEnabled": True,
+                "defaultModelsExpandDepth": 0,
+                "displayRequestDuration": True,
+            },
         )

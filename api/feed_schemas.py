@@ -78,7 +78,7 @@ class OrderBook(Shape):
     )
     gap_reason: str | None = Field(
         description="Why `gap` is true.",
-        examples=["known until 2026-11-20T17:58:11.402000Z: sequence_jump"],
+        examples=[None, "known until 2026-11-20T17:58:11.402000Z: sequence_jump"],
     )
     as_of: UtcInstant = Field(
         description="When the last message that is in it was told.",

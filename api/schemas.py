@@ -28,12 +28,15 @@ class Page(Shape, Generic[Row]):
     """One page of records, in order."""
 
     data: list[Row]
-    next_cursor: str | None = Field(description="Send it back for the next page; null on the last.")
+    next_cursor: str | None = Field(
+        description="Send it back for the next page; null on the last.", examples=[None]
+    )
     has_more: bool
     request_id: str = Field(
-        description="The same as the X-Request-Id header; name it in questions."
+        description="The same as the X-Request-Id header; name it in questions.",
+        examples=["0b3f6a1c9d2e4f58a7c6b5d4e3f20191"],
     )
-    response_time: Number = Field(description="Seconds this answer took.")
+    response_time: Number = Field(description="Seconds this answer took.", examples=[0.004])
 
 
 class Record(Shape, Generic[Row]):
@@ -41,9 +44,10 @@ class Record(Shape, Generic[Row]):
 
     data: Row
     request_id: str = Field(
-        description="The same as the X-Request-Id header; name it in questions."
+        description="The same as the X-Request-Id header; name it in questions.",
+        examples=["0b3f6a1c9d2e4f58a7c6b5d4e3f20191"],
     )
-    response_time: Number = Field(description="Seconds this answer took.")
+    response_time: Number = Field(description="Seconds this answer took.", examples=[0.004])
 
 
 class Trade(Shape):
