@@ -11,7 +11,7 @@ from datetime import UTC, date
 from typing import Any
 
 import psycopg
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Table, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from kalshi_platform.storage import tables
@@ -234,17 +234,18 @@ def _replace(
         candles = select(*FRESH.c).order_by(*(FRESH.c[name] for name in KEY))
         written = run(connection, insert(stored).from_select(COLUMNS, candles)).rowcount
         drop_scratch(connection, FRESH)
+        # An autovacuum that came by meanwhile saw none of these rows, and noted that it is empty.
+        name, _, _ = partition_bounds(stored, day.on)
+        connection.execute(f"ANALYZE {name}".encode())
         return written, 0
     connection.execute("ANALYZE fresh_candles")
     if day.dropped:
         keep_dropped_quotes(connection, interval, day, only_touched=only_touched)
-    # A trade that REST dates more finely may leave a minute that holds nothing else.
     if only_touched:
-        empty = select(TOUCHED).where(~exists().where(_same_key(FRESH, TOUCHED)))
-        emptied: ColumnElement[bool] = tuple_(*(stored.c[name] for name in KEY)).in_(empty)
+        removed = _remove_emptied(connection, stored, in_day)
     else:
         emptied = ~exists().where(_same_key(FRESH, stored))
-    removed = run(connection, delete(stored).where(in_day, emptied)).rowcount
+        removed = run(connection, delete(stored).where(in_day, emptied)).rowcount
 
     candles = select(*FRESH.c)
     if not only_touched:
@@ -260,6 +261,23 @@ def _replace(
     written = run(connection, upsert).rowcount
     drop_scratch(connection, FRESH)
     return written, removed
+
+
+def _remove_emptied(
+    connection: psycopg.Connection[Any], stored: Table, in_day: ColumnElement[bool]
+) -> int:
+    """Delete the candles in `touched_candles` that have none in `fresh_candles`; how many.
+
+    A trade that REST dates more finely may leave a minute that holds nothing else. The few keys
+    are found first: the statistics of a table that has just been filled may lie, and a join of all
+    that was touched with a day of candles would then take hours.
+    """
+    emptied = select(TOUCHED).where(~exists().where(_same_key(FRESH, TOUCHED)))
+    removed = 0
+    for key in run(connection, emptied).fetchall():
+        is_it = (stored.c[name] == value for name, value in zip(KEY, key, strict=True))
+        removed += run(connection, delete(stored).where(in_day, *is_it)).rowcount
+    return removed
 
 
 def _take_turn(connection: psycopg.Connection[Any]) -> None:
