@@ -16,6 +16,7 @@ BENCHMARKS = {
     "api": "pages, against pgbench running the same SQL",
     "reference": "lists of a million markets, against 50 ms",
     "books": "order books at random instants of a day of 20 million changes, against 300 ms",
+    "archive": "a day written as Parquet, against psql COPY BINARY; read back, dropped, restored",
     "archived_pages": "pages of an archived day, against 300 ms and pages of the database",
     "sizing": "bytes on disk per row, multiplied out to a day",
     "soak": "memory of recorder and loader",

@@ -41,8 +41,6 @@ from kalshi_platform.storage.writes.archives import note_archived
 
 # For the sort of one day; what does not fit goes to the server's disk.
 _WORK_MEM = "256MB"
-# Groups that are read ahead of the one that is written.
-_AHEAD = 1
 
 OnRows = Callable[[int], None]
 
@@ -106,7 +104,7 @@ def write_held_day(
     if known is not None and _still_right(connection, store, known):
         return Outcome(known, False)
     folder = folder_of(table, day)
-    export = _Export(table, day, on_rows or (lambda _: None), stop or threading.Event())
+    export = Export(table, day, on_rows, stop)
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.execute(f"SET LOCAL work_mem = '{_WORK_MEM}'".encode())
@@ -129,12 +127,19 @@ def write_held_day(
     return Outcome(noted, True)
 
 
-class _Export:
+class Export:
     """One pass over a day's rows, from the server's sort to the file."""
 
-    def __init__(self, table: str, day: date, on_rows: OnRows, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        table: str,
+        day: date,
+        on_rows: OnRows | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
         self._table, self._day = table, day
-        self._on_rows, self._stop = on_rows, stop
+        self._on_rows = on_rows or (lambda _: None)
+        self._stop = stop or threading.Event()
         self._schema = schema_of(table)
         self.rows = 0
         self.first: datetime | None = None
@@ -247,7 +252,7 @@ def _archive(table: str, day: date, path: str, total: Sum, written: Written) -> 
     )
 
 
-def _write_manifest(store: Store, folder: str, archive: Archive, export: _Export) -> None:
+def _write_manifest(store: Store, folder: str, archive: Archive, export: Export) -> None:
     manifest = {
         "table": archive.table_name,
         "day": str(archive.day),
