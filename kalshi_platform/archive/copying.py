@@ -5,7 +5,6 @@ big-endian (PostgreSQL manual, COPY, "Binary Format"). Columns of fixed width th
 come first, so that they lie at the same place in every row and are read at once.
 """
 
-import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any
@@ -15,8 +14,7 @@ import psycopg
 import pyarrow as pa
 from numpy.typing import NDArray
 from psycopg import sql
-from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus
+from psycopg.abc import Buffer
 
 from kalshi_platform.archive.layout import Field, fields_of
 from kalshi_platform.storage.bulk import POSTGRES_EPOCH_MICROS
@@ -36,20 +34,18 @@ _INT4_OID, _INT8_OID = 23, 20
 
 def copy_out(
     connection: psycopg.Connection[Any], query: sql.Composable, rows_per_group: int
-) -> Iterator[list[list[memoryview]]]:
+) -> Iterator[list[list[bytes]]]:
     """Rows of a query as COPY BINARY brings them, in groups of chunks of rows.
-
-    libpq hands over each row in one message; psycopg's own iteration costs more than that.
 
     Raises:
         psycopg.Error: as the server says.
     """
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(query)
-    with connection.cursor() as cursor, cursor.copy(statement):
-        group: list[list[memoryview]] = []
-        chunk: list[memoryview] = []
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        group: list[list[bytes]] = []
+        chunk: list[bytes] = []
         room, size = rows_per_group, 0
-        for row in _messages(connection.pgconn):
+        for row in _rows(copy):
             chunk.append(row)
             size += len(row)
             room -= 1
@@ -65,32 +61,17 @@ def copy_out(
             yield group
 
 
-def _messages(pgconn: Any) -> Iterator[memoryview]:
-    """Every row of the COPY that `pgconn` is in the middle of, without header and trailer."""
-    receive = pgconn.get_copy_data
-    poll = select.poll()
-    poll.register(pgconn.socket, select.POLLIN)
-    first = True
-    while True:
-        size, row = receive(1)
-        if size > 0:
-            if first:
-                # The header comes with the first row, or with the trailer where there is none.
-                first = False
-                row = row[_HEADER_BYTES:]
-            if len(row) != len(_TRAILER):
-                yield row
-        elif size == 0:
-            poll.poll()
-            pgconn.consume_input()
-        else:
-            break
-    while (result := pgconn.get_result()) is not None:
-        if result.status != ExecStatus.COMMAND_OK:
-            raise error_from_result(result)
+def _rows(copy: Iterable[Buffer]) -> Iterator[bytes]:
+    """Every row, without header and trailer; libpq hands over each in one message."""
+    # Copied at once: the garbage collector follows views, and bytes it does not.
+    messages = map(bytes, copy)
+    # The header comes with the first row, or with the trailer where there is none.
+    for row in chain((next(messages)[_HEADER_BYTES:],), messages):
+        if len(row) != len(_TRAILER):
+            yield row
 
 
-def to_arrow(table: str, schema: pa.Schema, rows: Sequence[memoryview]) -> pa.RecordBatch:
+def to_arrow(table: str, schema: pa.Schema, rows: Sequence[bytes]) -> pa.RecordBatch:
     """Rows of COPY BINARY, in the order of `fields_of`, as a batch in the order of the schema."""
     fields = fields_of(table)
     data = b"".join(rows)

@@ -171,7 +171,7 @@ class Export:
         )
 
     def _write_group(
-        self, writer: pq.ParquetWriter, group: list[list[memoryview]]
+        self, writer: pq.ParquetWriter, group: list[list[bytes]]
     ) -> tuple[int, Any, Any]:
         batches = [to_arrow(self._table, self._schema, chunk) for chunk in group]
         rows = pa.Table.from_batches(batches, self._schema)
