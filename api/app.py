@@ -19,6 +19,7 @@ from api.metering import Meter
 from api.routes import (
     account,
     candles,
+    coverage,
     deltas,
     events,
     markets,
@@ -112,7 +113,7 @@ def create_app(
     install_documentation(app)
     for told in (trades, candles, quotes, orderbook, deltas):
         app.include_router(told.router)
-    for listed in (settlements, markets, events, series):
+    for listed in (settlements, markets, events, series, coverage):
         app.include_router(listed.router)
     app.include_router(account.router)
     app.include_router(operations.router)

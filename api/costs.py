@@ -15,5 +15,7 @@ COSTS = {
     "GET /events/{event_ticker}": 1,
     "GET /series": 1,
     "GET /series/{ticker}": 1,
+    "GET /coverage": 0,
+    "GET /coverage/{ticker}": 0,
     "GET /account": 0,
 }

@@ -61,6 +61,7 @@ TAGS = [
     {"name": "markets", "description": "What can be traded, and how it stands."},
     {"name": "events", "description": "Markets on one question."},
     {"name": "series", "description": "Events that recur."},
+    {"name": "coverage", "description": "What is complete, and what is known to be missing."},
     {"name": "account", "description": "Credits left and used."},
     {"name": "operations", "description": "For operators: no key."},
 ]

@@ -21,6 +21,8 @@ KEYED = {
     ("/series/{ticker}", "get"): {"404", "422"},
     ("/settlements", "get"): {"422"},
     ("/settlements/{ticker}", "get"): {"404", "422"},
+    ("/coverage", "get"): {"422"},
+    ("/coverage/{ticker}", "get"): {"404", "422"},
     ("/account", "get"): {"422"},
 }
 
