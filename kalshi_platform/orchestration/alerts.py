@@ -7,6 +7,7 @@ When the daemon is down, nobody looks; `GET /health` says so, and answers withou
 import logging
 import time
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -24,6 +25,8 @@ TICK_SECONDS = 5
 # From the first look of a tick to the second.
 AGAIN_SECONDS = 2.5
 _SHORTEST_DELIVERY_SECONDS = 1.0
+# This is loaded when the code server starts.
+_STARTED_AT = datetime.now(UTC)
 _OF_DAGSTER = (kinds.RUN.name, kinds.CHECK.name)
 
 
@@ -135,6 +138,6 @@ def _of_dagster(context: dg.SensorEvaluationContext, links: Links) -> list[Condi
     assert repository is not None, "a sensor is evaluated in its repository"
     keys = sorted(repository.asset_graph.asset_check_keys, key=lambda key: key.to_user_string())
     return [
-        *failed_runs(context.instance, repository.job_names, links),
+        *failed_runs(context.instance, repository.job_names, links, started_at=_STARTED_AT),
         *failed_checks(context.instance, keys, links),
     ]

@@ -48,14 +48,25 @@ _S = dg.DagsterRunStatus
 _LIVE = frozenset({_S.QUEUED, _S.NOT_STARTED, _S.STARTING, _S.STARTED})
 
 
-def failed_runs(instance: dg.DagsterInstance, jobs: Iterable[str], links: Links) -> list[Condition]:
-    """Runs of the last day whose failure nothing has made good."""
+def failed_runs(
+    instance: dg.DagsterInstance,
+    jobs: Iterable[str],
+    links: Links,
+    *,
+    started_at: datetime | None = None,
+) -> list[Condition]:
+    """Runs of the last day whose failure nothing has made good.
+
+    Args:
+        started_at: when the code server was; what runs over and over was cut off by the end of the
+            one before, and begins anew.
+    """
     since = datetime.now(UTC) - _FORGOTTEN
     found: list[Condition] = []
     for job, failed in _failures(instance, jobs, since).items():
         role = failed[0].dagster_run.tags.get(ROLE_TAG, "")
         if role in _REPEATED:
-            found += _repeated(instance, job, role, since, links)
+            found += _repeated(instance, job, role, max(since, started_at or since), links)
         else:
             found += _by_partition(instance, failed, links)
     return found

@@ -187,7 +187,7 @@ def test_while_dagsters_storage_is_away_the_rest_is_told_and_its_alerts_stay(
     instance.create_run_for_job(job, status=S.FAILURE)
     tick(instance, database, tmp_path)
 
-    def away(*_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         raise module.STORAGE_DOWN[0]("SELECT 1", {}, Exception("away"))
 
     monkeypatch.setattr(module, "failed_runs", away)

@@ -1,7 +1,7 @@
 """Failed runs and checks: which are told, and what makes them good."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -136,6 +136,17 @@ def test_a_recorder_that_works_again_has_made_good_what_failed_before(instance, 
     assert not condition.tells
     monkeypatch.setattr(failures, "_STREAM_STANDS_SECONDS", -1)
     assert found(instance, "stream_job") == []
+
+
+def test_what_ended_with_the_code_server_before_is_history_where_it_begins_anew(instance):
+    for _ in range(2):
+        ran(instance, "stream_job", S.FAILURE)
+    ran(instance, "certify_trades", S.FAILURE, "2026-11-19")
+    jobs = ("certify_trades", "stream_job")
+    later = datetime.now(UTC) + timedelta(seconds=1)
+    names = [one.name for one in failed_runs(instance, jobs, LINKS, started_at=later)]
+    assert names == ["run certify_trades 2026-11-19"]
+    assert "run stream_job" in telling(instance, *jobs)
 
 
 def test_a_run_that_the_keeper_closed_is_none(instance):
