@@ -466,6 +466,26 @@ def try_alerts() -> None:
         raise typer.Exit(1)
 
 
+@alerts_app.command("listen")
+def listen_for_alerts(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9009,
+) -> None:
+    """Print the alerts that are sent to a webhook on this machine, until Ctrl-C: to try them.
+
+    Example: kalshi-platform alerts listen --port 9009
+    """
+    import contextlib
+
+    from kalshi_platform.operations.ground import refuse_taken_ports
+    from kalshi_platform.operations.listening import listener
+
+    refuse_taken_ports({"--port": port} if port else {}, "127.0.0.1")
+    with listener(port, lambda text: print(f"{text}\n", flush=True)) as server:
+        print(f"KALSHI_ALERT_WEBHOOK_URL=http://127.0.0.1:{server.server_port}/", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
 @tape_app.command("cat")
 def cat_tape(
     segment: Annotated[
