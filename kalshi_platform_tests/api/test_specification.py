@@ -55,8 +55,8 @@ def test_every_answer_is_as_documented(postgres: EmbeddedDatabase, tmp_path: Pat
                 *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
                 *("run", f"{api.url}/openapi.json", "--header", f"X-API-Key: {key}"),
                 *("--phases", "examples,coverage,fuzzing"),
-                # One worker: Python 3.11's ast.parse, which Hypothesis describes lambdas with, fails
-                # now and then when two threads are in it.
+                # One worker: Python 3.11's ast.parse, with which Hypothesis describes lambdas, may
+                # fail when two threads are in it.
                 *("--max-examples", "12", "--seed", "5", "--no-shrink", "--workers", "1"),
                 *("--request-timeout", "20", "--no-color", "--report", "ndjson"),
                 *("--report-ndjson-path", str(report)),
