@@ -24,7 +24,9 @@ from kalshi_platform.storage.leases import ALERTS
 TICK_SECONDS = 5
 # From the first look of a tick to the second.
 AGAIN_SECONDS = 2.5
-_SHORTEST_DELIVERY_SECONDS = 1.0
+# Messages are sent while a whole turn of delivery fits into this: one that is cut short may have
+# arrived, and would be sent again.
+LONGEST_TICK_SECONDS = 11.0
 # This is loaded when the code server starts.
 _STARTED_AT = datetime.now(UTC)
 _OF_DAGSTER = (kinds.RUN.name, kinds.CHECK.name)
@@ -109,11 +111,10 @@ class _Turn:
 
         with self.connection.transaction():
             changes = record(self.connection, holding, judged, list(self._channels))
-        # Channels that do not answer must not make a tick much longer than the time between two.
-        left = TURN_SECONDS - (time.monotonic() - self._begun)
+        left = LONGEST_TICK_SECONDS - (time.monotonic() - self._begun)
         sent = Delivered(0, [])
-        if left > _SHORTEST_DELIVERY_SECONDS:
-            sent = deliver_due(self.connection, self._channels, seconds=left)
+        if left >= TURN_SECONDS:
+            sent = deliver_due(self.connection, self._channels, seconds=TURN_SECONDS)
         for change in changes:
             about = change.condition or change.alert
             assert about is not None, "a change is of an alert or of a condition"

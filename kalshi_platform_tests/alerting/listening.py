@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import time
+from time import sleep, time
 from typing import Any, NamedTuple
 
 
@@ -33,6 +33,7 @@ class Webhook:
         # A server that takes a request and says nothing until it is told to.
         self.go_on = threading.Event()
         self.go_on.set()
+        self.takes_seconds = 0.0
 
     @property
     def titles(self) -> list[str]:
@@ -40,6 +41,7 @@ class Webhook:
 
     def take(self, body: dict[str, Any]) -> tuple[int, bytes]:
         self.go_on.wait(30)
+        sleep(self.takes_seconds)
         if self.answer[0] < 300:
             self.heard.append(Heard(body, time()))
         else:

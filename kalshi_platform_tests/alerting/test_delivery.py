@@ -104,12 +104,15 @@ def test_pauses_grow_from_five_seconds_to_five_minutes(connection, webhook):
     assert rows(connection)[0][3] == "refused with 500 Internal Server Error"
 
 
-def test_a_channel_that_asks_for_patience_gets_it(connection, webhook):
-    webhook.answer, webhook.headers = (429, b""), {"Retry-After": "120"}
+@pytest.mark.parametrize(
+    ("asked", "given"), [("120", 120), ("864000", 3600), ("9" * 20, 3600), ("9" * 400, 3600)]
+)
+def test_a_channel_that_asks_for_patience_gets_some(connection, webhook, asked, given):
+    webhook.answer, webhook.headers = (429, b""), {"Retry-After": asked}
     look(connection, disk())
     deliver(connection, webhook)
     [(_, _, _, error, pause)] = rows(connection)
-    assert (error, pause) == ("refused with 429 Too Many Requests", 120)
+    assert (error, pause) == ("refused with 429 Too Many Requests", given)
 
 
 def test_after_a_day_a_message_is_given_up_and_its_end_is_not_sent(connection, webhook):

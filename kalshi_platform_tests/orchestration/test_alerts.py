@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from kalshi_platform.alerting import delivery
 from kalshi_platform.definitions import defs
 from kalshi_platform.orchestration import alerts as module
 from kalshi_platform.orchestration.alerts import alerts
@@ -153,6 +154,19 @@ def test_a_tick_looks_a_second_time(instance, database, tmp_path, webhook, recor
     messages_came(database, 59)
     assert tick(instance, database, tmp_path).startswith("Not as it should be: stale feed")
     assert webhook.titles == ["ERROR stale feed"]
+
+
+def test_a_webhook_that_takes_its_time_hears_everything_once(
+    instance, database, tmp_path, webhook, recording, monkeypatch
+):
+    monkeypatch.setattr(delivery, "TURN_SECONDS", 3.0)
+    monkeypatch.setattr(module, "LONGEST_TICK_SECONDS", 4.0)
+    webhook.takes_seconds = 1.8
+    messages_came(database, 61)
+    instance.create_run_for_job(defs.resolve_job_def("certify_trades"), status=S.FAILURE)
+    for _ in range(3):
+        assert "could not be sent" not in tick(instance, database, tmp_path)
+    assert sorted(webhook.titles) == ["ERROR run certify_trades", "ERROR stale feed"]
 
 
 def test_nothing_is_told_twice_by_two_who_look(instance, database, tmp_path, webhook, recording):

@@ -17,6 +17,8 @@ WATCH_ENDS_SECONDS = 60.0
 GIVE_UP_SECONDS = 24 * 3600.0
 _FIRST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 300.0
+# A channel may ask for more patience than that, but not for any.
+_LONGEST_ASKED_SECONDS = 3600.0
 
 
 class Watch(NamedTuple):
@@ -159,9 +161,12 @@ def note_failed(
     """The message has not arrived: tried again after a pause, for a day in all.
 
     Args:
-        pause_seconds: what the channel asked for; None: 5 s, doubled each time up to 5 minutes.
+        pause_seconds: what the channel asked for, an hour at most; None: 5 s, doubled each time up
+            to 5 minutes.
     """
     pause = min(_FIRST_PAUSE_SECONDS * 2 ** min(delivery.attempts, 16), _LONGEST_PAUSE_SECONDS)
+    if pause_seconds is not None:
+        pause = max(pause, min(pause_seconds, _LONGEST_ASKED_SECONDS))
     connection.execute(
         "UPDATE alert_deliveries SET error = %(error)s, attempts = attempts + 1,"
         " next_attempt_at = CASE WHEN now() - %(since)s < make_interval(secs => %(most)s)"
@@ -171,7 +176,7 @@ def note_failed(
             "error": storable(error),
             "since": _due_since(delivery),
             "most": GIVE_UP_SECONDS,
-            "pause": pause if pause_seconds is None else max(pause, pause_seconds),
+            "pause": pause,
             "alert_id": delivery.alert.alert_id,
             "event": delivery.event,
             "channel": delivery.channel,
