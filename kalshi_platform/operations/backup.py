@@ -78,6 +78,7 @@ def backup(settings: Settings, folder: Path, say: Callable[[str], None]) -> None
     Raises:
         Refusal: there is something in the folder, or a dump failed.
     """
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Refusal(f"{folder} is not empty: a backup overwrites nothing. Name a new folder.")
     urls = {"kalshi": settings.url, "dagster": dagster_url(settings)}
@@ -87,8 +88,17 @@ def backup(settings: Settings, folder: Path, say: Callable[[str], None]) -> None
             raise Refusal("The database has no tables of this platform: there is nothing to keep.")
         postgres = connection.info.parameter_status("server_version") or "unknown"
     partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True, mode=0o700)
+    try:
+        partial.mkdir(parents=True, mode=0o700)
+    except FileExistsError as error:
+        raise Refusal(
+            f"{partial} is in the way: another backup is being made, or one was killed. If none "
+            "runs, delete it."
+        ) from error
+    except OSError as error:
+        raise Refusal(
+            f"{partial} cannot be made ({error.strerror}): name a folder in one that can be written."
+        ) from error
     try:
         dumped = {name: _dump(name, url, partial / name) for name, url in urls.items()}
         made = Manifest(datetime.now(UTC), version("kalshi-platform"), schema, postgres, dumped)

@@ -149,6 +149,25 @@ def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(
     assert not (tmp_path / "other.partial").exists()
 
 
+def test_a_backup_keeps_out_of_the_way_of_another_and_of_what_it_did_not_make(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "backup.partial"
+    other.mkdir()
+    (other / "kalshi").touch()
+    with pytest.raises(Refusal, match="another backup is being made"):
+        backup(settings, tmp_path / "backup", lambda _: None)
+    assert [file.name for file in other.iterdir()] == ["kalshi"]
+    with pytest.raises(Refusal, match=r"cannot be made .*can be written"):
+        backup(settings, Path("/proc/backup"), lambda _: None)
+
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    backup(settings, Path(), lambda _: None)
+    assert (here / "backup.json").exists()
+
+
 def test_a_damaged_backup_or_one_of_a_newer_release_leaves_no_database(
     settings: Settings, tmp_path: Path
 ) -> None:
