@@ -228,11 +228,16 @@ def _cause(instance: dg.DagsterInstance, record: dg.RunRecord) -> str:
     return f": {lines[0][:_LONGEST_CAUSE].rstrip('.')}" if lines else ""
 
 
+# Of ties there is nothing to do, and an open gap is an alert of its own kind.
+_NEVER_TOLD = {"ties_decided", "no_open_gap"}
+
+
 def failed_checks(
     instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], links: Links
 ) -> list[Condition]:
     """Checks whose last answer was no; an ERROR is an error, a WARN a warning."""
-    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    keys = [key for key in keys if key.name not in _NEVER_TOLD]
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     conditions = []
     for key in keys:
         record = _answered(instance, key, latest.get(key))

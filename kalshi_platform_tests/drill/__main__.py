@@ -13,6 +13,8 @@ Part four: a day of quotes and books at 120 × speed; see `quotes`.
 
 Part five: every kind of alert, once; see `alerts`.
 
+Part six: customers of servers that are killed, and what they are charged; see `credits`.
+
 Ends with exit code 1 unless nothing is missing, nothing is extra, and no gap is open.
 """
 
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -29,6 +32,7 @@ from typing import Any
 
 from kalshi_platform.storage.engine import connect
 from kalshi_platform_tests.drill.alerts import alerts_told
+from kalshi_platform_tests.drill.credits import credits_charged
 from kalshi_platform_tests.drill.ground import Ground, ground
 from kalshi_platform_tests.drill.quotes import quotes_day
 from kalshi_platform_tests.drill.reference import reference_hour
@@ -86,19 +90,20 @@ def main() -> int:
         "--parts",
         type=int,
         nargs="+",
-        choices=(1, 2, 3, 4, 5),
-        default=[1, 2, 3, 4, 5],
+        choices=(1, 2, 3, 4, 5, 6),
+        default=[1, 2, 3, 4, 5, 6],
         help="default: all",
     )
     options = parser.parse_args()
     started = time.monotonic()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # seen as it happens
-    parts = {
+    parts: dict[int, Callable[[argparse.Namespace], object]] = {
         1: faults_and_kills,
         2: outage,
         3: reference_hour,
         4: quotes_day,
         5: alerts_told,
+        6: credits_charged,
     }
     # All of them, whatever one finds.
     found = [part(options) for number, part in parts.items() if number in options.parts]

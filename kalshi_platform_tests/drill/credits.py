@@ -94,7 +94,7 @@ class CreditsVerdict:
         return "\n  ".join([text, *map(str, self.differences[:5]), *self.wrong[:5]])
 
 
-def credits(options: argparse.Namespace) -> CreditsVerdict:  # noqa: A001  (the part's name)
+def credits_charged(options: argparse.Namespace) -> CreditsVerdict:
     """The part of the drill: 2,000 questions, with kills; uses `options.seed`."""
     print(f"== 2,000 questions of {KEYS} keys, servers killed, seed {options.seed}")
     with tempfile.TemporaryDirectory(prefix="kalshi-drill-") as name:

@@ -191,11 +191,12 @@ def answer(
     *,
     passed: bool,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    check: dg.AssetCheckKey = RANGE,
 ) -> None:
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
-            asset_key=RANGE.asset_key,
-            check_name=RANGE.name,
+            asset_key=check.asset_key,
+            check_name=check.name,
             passed=passed,
             severity=severity,
             metadata={"days": "2026-11-20, 2026-11-21", "failed_days": "2026-11-21", "wrong": 3},
@@ -223,6 +224,13 @@ def test_a_failed_check_is_told_as_badly_as_it_is_until_it_passes(instance, seve
     )
     answer(instance, passed=True)
     assert failed_checks(instance, [RANGE], LINKS) == []
+
+
+@pytest.mark.parametrize("name", sorted(failures._NEVER_TOLD))
+def test_a_check_whose_failure_asks_nothing_of_anybody_is_not_told(instance, name):
+    [key] = [key for key in defs.resolve_asset_graph().asset_check_keys if key.name == name]
+    answer(instance, passed=False, severity=dg.AssetCheckSeverity.WARN, check=key)
+    assert failed_checks(instance, [key], LINKS) == []
 
 
 def test_a_check_that_is_asked_just_now_stands_as_it_was_answered_before(instance):
