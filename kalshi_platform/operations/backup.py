@@ -97,7 +97,7 @@ def backup(settings: Settings, folder: Path, say: Callable[[str], None]) -> None
         ) from error
     except OSError as error:
         raise Refusal(
-            f"{partial} cannot be made ({error.strerror}): name a folder in one that can be written."
+            f"{partial} cannot be made ({error.strerror}): name a folder where you may write."
         ) from error
     try:
         dumped = {name: _dump(name, url, partial / name) for name, url in urls.items()}
