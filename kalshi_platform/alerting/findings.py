@@ -12,6 +12,7 @@ from kalshi_platform.alerting import kinds
 from kalshi_platform.alerting.conditions import Condition, Links
 from kalshi_platform.alerting.disks import Disk, full
 from kalshi_platform.alerting.staleness import (
+    is_silent,
     reference_conditions,
     source_conditions,
     table_conditions,
@@ -56,10 +57,10 @@ def platform_conditions(facts: Facts, links: Links) -> list[Condition]:
         *table_conditions(status, facts.watched_seconds, links),
         *reference_conditions(status.reference, facts.watched_seconds, links),
         *_gap(status, facts, links),
-        *_rejected(facts.rejected),
+        *_rejected(facts.rejected, links),
         *(_disk(disk, facts.disk_percent) for disk in full(facts.disks, facts.disk_percent)),
         *_stopped(status, facts.watched_seconds, links),
-        *_books(status, facts.watched_seconds),
+        *_books(status, facts.watched_seconds, links),
         *_archive(facts.unarchived, links),
         *_damaged(facts.damaged),
         *map(_delivery, facts.failing),
@@ -87,7 +88,7 @@ def _gap(status: Status, facts: Facts, links: Links) -> list[Condition]:
     ]
 
 
-def _rejected(rejected: Rejected) -> list[Condition]:
+def _rejected(rejected: Rejected, links: Links) -> list[Condition]:
     if not rejected.messages:
         return []
     return [
@@ -100,6 +101,7 @@ def _rejected(rejected: Rejected) -> list[Condition]:
             "Read `SELECT reason, count(*) FROM rejected_messages WHERE received_at > now() - "
             "interval '1 hour' GROUP BY 1`; the messages are kept there. If the exchange has "
             "changed its format, install a release that knows it.",
+            links.asset("feed_tape"),
         )
     ]
 
@@ -139,7 +141,7 @@ def _stopped(status: Status, watched: float, links: Links) -> list[Condition]:
     ]
 
 
-def _books(status: Status, watched: float) -> list[Condition]:
+def _books(status: Status, watched: float, links: Links) -> list[Condition]:
     if status.books is None:
         return []
     reasons = book_reasons(status.books, recorder_runs=bool(status.recorder_runs))
@@ -151,7 +153,9 @@ def _books(status: Status, watched: float) -> list[Condition]:
             f"{reason}.",
             "Choose fewer order books, or mend the name that is refused (KALSHI_BOOKS), and "
             "restart; `kalshi-platform status` names them.",
-            tells=watched >= BOOKS_SECONDS,
+            links.asset("book_deltas"),
+            # Of a feed of which nothing comes, no book is known.
+            tells=watched >= BOOKS_SECONDS and not is_silent(status.sources),
         )
         for reason in reasons[:1]
     ]

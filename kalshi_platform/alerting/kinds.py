@@ -25,7 +25,8 @@ REJECTED = Kind("rejected", "Every message of the last ten minutes could be read
 DISK = Kind("disk", "The disk is below its limit again.")
 # A recorder that ends is followed by another within seconds.
 STOPPED = Kind("stopped", "It runs again.", holds_seconds=30)
-BOOKS = Kind("books", "Every order book that is wanted is watched.")
+# The recorder says how they are every 15 s; after a lost connection they are known again by then.
+BOOKS = Kind("books", "Every order book that is wanted is watched.", holds_seconds=30)
 # Days that a backfill has brought are archived in the next night, like those that were missed.
 ARCHIVE = Kind("archive", "Every day is archived that should be.", holds_seconds=26 * 3600)
 DELIVERY = Kind("delivery", "Nothing waits for this channel any more.")

@@ -25,10 +25,16 @@ TABLE_SECONDS = 9.0
 _ASSETS = {"trade": "raw_trades", "ticker": "quotes"}
 
 
+def is_silent(sources: Sequence[Source]) -> bool:
+    """Whether nothing comes of the whole feed: what follows from that is no trouble of its own."""
+    late = [source.late for source in sources if source.limit is not None]
+    return len(late) > 1 and all(late)
+
+
 def source_conditions(sources: Sequence[Source], watched: float, links: Links) -> list[Condition]:
     """A feed of which nothing comes is one trouble, whatever it consists of."""
     late = [source for source in sources if source.late]
-    whole = len(late) > 1 and len(late) == sum(source.limit is not None for source in sources)
+    whole = is_silent(sources)
     remedy = (
         "Look at `kalshi-platform status` and at the log of the run of stream_job (or of "
         "`kalshi-platform record`); `kalshi-platform doctor` tries key, clock and exchange."
@@ -75,9 +81,8 @@ _CHANNELS = {"raw_trades": "trade", "quotes": "ticker"}
 
 def table_conditions(status: Status, watched: float, links: Links) -> list[Condition]:
     """Tables that are late for another reason than their source is."""
-    with_limit = [source for source in status.sources if source.limit is not None]
-    late = {source.channel for source in with_limit if source.late}
-    dead = len(late) > 1 and len(late) == len(with_limit)
+    late = {source.channel for source in status.sources if source.late}
+    silent = is_silent(status.sources)
     return [
         Condition(
             f"stale {table.table}",
@@ -88,7 +93,7 @@ def table_conditions(status: Status, watched: float, links: Links) -> list[Condi
             links.asset(table.table),
             tells=watched >= (table.limit_seconds or 0)
             and _CHANNELS.get(table.table) not in late
-            and not (dead and table.table in _OF_THE_FEED),
+            and not (silent and table.table in _OF_THE_FEED),
             holds_seconds=TABLE_SECONDS,
         )
         for table in status.tables

@@ -9,6 +9,7 @@ import pytest
 from kalshi_platform.alerting.conditions import Condition, Links
 from kalshi_platform.alerting.disks import Disk, disks_of
 from kalshi_platform.alerting.findings import Facts, platform_conditions
+from kalshi_platform.alerting.kinds import KINDS
 from kalshi_platform.alerting.looking import folders_of, read_facts
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.partitions import ensure_partitions
@@ -158,6 +159,16 @@ def test_books_that_are_refused_are_named():
     books = BookStatus("KXNOSUCH", 1, 0, 0, refused, 61.0, 1.0, None)
     [condition] = found(status=status(books=books)).values()
     assert "KXNOSUCH" in condition.summary
+
+
+def test_books_that_are_missing_as_nothing_comes_are_no_trouble_of_their_own():
+    books = BookStatus("busiest:20", 20, 0, 0, [], 61.0, 1.0, None)
+    silent = status(sources=[source("ticker", 61), source("trade", 61)], books=books)
+    assert telling(status=silent) == ["stale feed"]
+    assert "books missing" in found(status=silent)
+    # Those of a feed that comes again are known by the time that the recorder has said so.
+    assert telling(status=status(books=books)) == ["books missing"]
+    assert KINDS["books"].holds_seconds > 15
 
 
 def test_days_without_an_archive_and_damaged_ones_are_told_apart():
