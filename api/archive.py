@@ -19,7 +19,13 @@ import structlog
 from api.database import ReadDatabase
 from api.errors import Unavailable
 from kalshi_platform.archive.reading import ArchivedFile, ArchiveReader, ArchiveUnreadable
-from kalshi_platform.storage.reads.archived import ARCHIVED_DAYS, ArchivedRows, days_of, evidence_of
+from kalshi_platform.storage.reads.archived import (
+    ARCHIVED_DAYS,
+    MARKET_DAYS,
+    ArchivedRows,
+    days_of,
+    evidence_of,
+)
 
 _log = structlog.get_logger(__name__)
 _Found = TypeVar("_Found")
@@ -50,6 +56,8 @@ MOST_WAITING = 64
 """Requests that may wait for a thread; more are sent away."""
 LONGEST_SECONDS = 5.0
 """For the archived part of one page."""
+# To open a file that has nothing of the market costs more than to ask for its days.
+_WORTH_ASKING = 2
 # Each time a day must have been dropped or restored within milliseconds.
 _ATTEMPTS = 5
 
@@ -164,6 +172,29 @@ class Archive:
             headers={"Retry-After": "2"},
         )
 
+    async def files_of(
+        self, table: str, market_ticker: str, files: Sequence[ArchivedFile]
+    ) -> Sequence[ArchivedFile]:
+        """Those of the files, oldest first, that can have rows of the market."""
+        if table not in MARKET_DAYS or len(files) < _WORTH_ASKING:
+            return files
+        days = await self.market_days(table, market_ticker, files[0].day, files[-1].day)
+        return [file for file in files if file.day in days]
+
+    async def market_days(
+        self, table: str, market_ticker: str, first: date, last: date
+    ) -> Sequence[date]:
+        """The days on which a market has rows of a table, in database or archive, oldest first.
+
+        As of this instant: the evidence of the page tells that no day came or went around it.
+        """
+        row = await self._database.row(
+            MARKET_DAYS[table],
+            {"market_ticker": market_ticker, "first_day": first, "last_day": last},
+        )
+        assert row is not None and row[0] is not None, "an aggregate answers one row"
+        return msgspec.json.decode(row[0], type=list[date])
+
     async def read(self, find: Callable[[ArchiveReader, float], _Found]) -> _Found:
         """Let a thread find something in the archive.
 
@@ -236,7 +267,7 @@ async def archived_page(
 
     async def look(days: Days) -> Statement:
         archived = None
-        if files := days.dropped[table]:
+        if files := await archive.files_of(table, market_ticker, days.dropped[table]):
             archived = await archive.read(
                 lambda reader, until: reader.rows(
                     files,

@@ -9,11 +9,12 @@ from api.auth import SECURITY, KeyedRoute
 from api.cursors import TickerPlace
 from api.errors import InvalidInput, UnknownMarket, problems
 from api.inputs import Category, Cursor, EventTicker, Instant, Limit, Search, SeriesTicker, Ticker
-from api.lists import list_page, position_in, record_of
+from api.lists import list_page, position_in
+from api.markets import market_record
 from api.pages import record_response
 from api.reference_schemas import Market, MarketDetail
 from api.schemas import Page, Record
-from kalshi_platform.storage.reads.markets import MARKET_BY_TICKER, MarketFilters, markets_page
+from kalshi_platform.storage.reads.markets import MarketFilters, markets_page
 
 router = APIRouter(route_class=KeyedRoute, dependencies=SECURITY, tags=["markets"])
 
@@ -107,7 +108,7 @@ async def get_market(ticker: Annotated[Ticker, Path()], request: Request) -> Res
 
     One that was only named so far, by a trade a moment ago, has null where nothing is known yet.
     """
-    row = await record_of(request, MARKET_BY_TICKER, ticker)
-    if row is None or row[0] is None:
+    record = await market_record(request.app.state.archive, ticker)
+    if record is None:
         raise UnknownMarket(f"ticker: no market {ticker!r} is known.", field="ticker")
-    return record_response(request, row[0])
+    return record_response(request, record)

@@ -107,6 +107,9 @@ async def test_the_feed_is_the_same_bytes_wherever_the_rows_are(client, database
     told(database, *_quotes(dice, 300), *_books(dice, 90))
     lost(database, "ticker", "2026-11-03T10:00:00", "2026-11-03T11:00:00", BOOKS[2])
     heard(database, start_of(day(DAYS)))
+    with connect(database) as connection:
+        for number in range(DAYS):
+            rebuild_day(connection, day(number))
     await _is_the_same_everywhere(
         client, database, tmp_path, dice, list(_feed_questions(dice, 12)), TABLES[1:]
     )

@@ -1,13 +1,18 @@
 """POST /trades of days that are only in the archive."""
 
+import json
 import random
+from datetime import timedelta
 from itertools import pairwise
+from urllib.parse import quote
 
 import pytest
 
 from api.app import create_app
 from kalshi_platform.archive import layout
+from kalshi_platform.archive.store import Store
 from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.writes.candles import rebuild_day
 from kalshi_platform_tests.api.archived import (
     Question,
     archive_and_drop,
@@ -19,6 +24,7 @@ from kalshi_platform_tests.api.archived import (
     next_cursor,
     random_uuid,
     restore,
+    start_of,
     walk,
     windows,
 )
@@ -95,3 +101,53 @@ async def test_answers_are_the_same_bytes_wherever_the_rows_are(client, database
                 restore(connection, "trades", on)
         for question, pages in zip(questions[:5], before, strict=False):
             assert await walk(client, question, most=6) == pages
+
+
+async def test_a_market_that_trades_seldom_is_found_without_opening_every_day(
+    client, database, tmp_path, monkeypatch
+):
+    seldom, often = "KX-SELDOM", "KX-OFTEN"
+    for number in range(DAYS):
+        noon = start_of(day(number)) + timedelta(hours=12)
+        land(database, Row(traded_at=noon, market_ticker=often))
+    late = start_of(day(DAYS - 2)) + timedelta(hours=1)
+    land(database, Row(traded_at=late, market_ticker=seldom))
+    for number in range(DAYS):
+        cover(database, day(number), "proven", None)
+        with connect(database) as connection:
+            rebuild_day(connection, day(number))
+    questions = [
+        Question("POST", "/trades", {"market_ticker": ticker}) for ticker in (seldom, often, "KX-3")
+    ]
+    before = [await ask(client, question) for question in questions]
+    archive_and_drop(database, tmp_path, "trades", [day(number) for number in range(DAYS)])
+    opened, open_file = [], Store.open
+
+    def counted(self, path):
+        opened.append(path.partition("/day=")[2][:10])
+        return open_file(self, path)
+
+    monkeypatch.setattr(Store, "open", counted)
+    assert [await ask(client, question) for question in questions[:1]] == before[:1]
+    assert set(opened) == {str(day(DAYS - 2))}
+    # A trade that came late is found by its stale minute, and meets those of the file.
+    assert [await ask(client, question) for question in questions] == before
+    land(database, Row(traded_at=late + timedelta(hours=1), market_ticker="KX-3"))
+    found = json.loads((await ask(client, questions[2])).body)["data"]
+    assert [trade["ts"][:13] for trade in found] == [f"{day(DAYS - 2)}T02"]
+
+
+@pytest.mark.parametrize("gone", [[0], [4], [0, 1], [1, 2, 3], [0, 1, 2, 3, 4]])
+async def test_a_market_says_the_same_of_its_first_and_last_trade(client, database, tmp_path, gone):
+    dice = random.Random(3)
+    rows = _trades(dice, 60)
+    land(database, *rows)
+    for number in range(DAYS):
+        with connect(database) as connection:
+            rebuild_day(connection, day(number))
+    names = sorted({row.market_ticker for row in rows if "/" not in row.market_ticker})
+    questions = [Question("GET", f"/markets/{quote(name)}", {}) for name in names]
+    before = [await ask(client, question) for question in questions]
+    assert {answer.status for answer in before} == {200}
+    archive_and_drop(database, tmp_path, "trades", map(day, gone))
+    assert [await ask(client, question) for question in questions] == before

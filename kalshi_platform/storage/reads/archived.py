@@ -51,6 +51,30 @@ least((SELECT to_date(min(right(relname, 8)), 'YYYYMMDD')
        WHERE table_name = '{table}' AND dropped_at IS NOT NULL))"""  # noqa: S608 (constants)
 
 
+def _market_days(count: str) -> str:
+    """SQL for the days on which a market has rows of a table, as a JSON array, oldest first.
+
+    Its candles know: a day is dropped only when none of them is out of date, and what came late
+    for it since is stale. Takes the parameters `market_ticker`, `first_day` and `last_day`.
+
+    Args:
+        count: the column of candles_1d that counts these rows.
+    """
+    window = (
+        "market_ticker = %(market_ticker)s AND starts_at >= %(first_day)s::date::timestamptz"
+        " AND starts_at < (%(last_day)s::date + 1)::timestamptz"
+    )
+    return f"""\
+SELECT coalesce(json_agg(day ORDER BY day), '[]')
+FROM (SELECT starts_at::date AS day FROM candles_1d WHERE {window} AND {count} > 0
+      UNION
+      SELECT starts_at::date FROM stale_candles WHERE {window}) AS days"""  # noqa: S608 (constants)
+
+
+MARKET_DAYS = {"trades": _market_days("trade_count"), "quotes": _market_days("quote_count")}
+"""By table; the candles know nothing of the others."""
+
+
 def evidence(*tables: str, first: bool, last: bool) -> str:
     """SQL for the evidence of these tables' days.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from kalshi_platform.storage.reads.archived import evidence
 from kalshi_platform.storage.reads.listing import (
     Question,
     count_of,
@@ -214,8 +215,10 @@ SELECT quoted_at, received_at, yes_bid_micros, yes_ask_micros, price_micros AS l
 FROM quotes WHERE market_ticker = m.market_ticker
 ORDER BY quoted_at DESC, feed_order DESC LIMIT 1"""
 
+# The market %(ticker)s, null if unknown; %(first_archived)s and %(last_archived)s are its
+# first and last trade on days that were dropped, null without any. And the evidence of all days.
 MARKET_BY_TICKER = f"""\
-SELECT {
+SELECT (SELECT {
     json_object(
         {
             **MARKET,
@@ -225,15 +228,15 @@ SELECT {
             "settlement": "CASE WHEN s.market_ticker IS NOT NULL THEN"
             f" {json_object(SETTLEMENT)}::json END",
             **instants(
-                first_trade_at="(SELECT min(traded_at) FROM trades"
-                " WHERE market_ticker = m.market_ticker)",
-                last_trade_at="(SELECT max(traded_at) FROM trades"
-                " WHERE market_ticker = m.market_ticker)",
+                first_trade_at="least((SELECT min(traded_at) FROM trades"
+                " WHERE market_ticker = m.market_ticker), %(first_archived)s::timestamptz)",
+                last_trade_at="greatest((SELECT max(traded_at) FROM trades"
+                " WHERE market_ticker = m.market_ticker), %(last_archived)s::timestamptz)",
             ),
             "metadata": "m.metadata",
         }
     )
-} AS record
+}
 FROM markets AS m
 LEFT JOIN settlements AS s USING (market_ticker)
 LEFT JOIN LATERAL (
@@ -246,4 +249,5 @@ LEFT JOIN LATERAL (
     ) AS told
     ORDER BY received_at DESC LIMIT 1
 ) AS q ON true
-WHERE m.market_ticker = %(ticker)s"""  # noqa: S608 (constants)
+WHERE m.market_ticker = %(ticker)s) AS record,
+       {evidence("trades", first=False, last=False)} AS archives"""  # noqa: S608 (constants)
