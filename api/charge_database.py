@@ -79,5 +79,8 @@ class ChargeDatabase:
                 yield connection
         except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
             raise SchemaMissing(str(error).strip()) from error
-        except psycopg.OperationalError as error:  # PoolTimeout and a statement's timeout, too
+        except (
+            psycopg.OperationalError,  # PoolTimeout and a statement's timeout, too
+            psycopg.errors.ReadOnlySqlTransaction,  # a standby that is not yet promoted
+        ) as error:
             raise DatabaseUnavailable(str(error).strip()) from error

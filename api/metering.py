@@ -107,9 +107,9 @@ class Meter:
             _log.warning("charges_not_written", charges=len(batch), error=str(error))
             _fail(batch, DatabaseUnavailable("the charge could not be written"))
             return
-        except BaseException as error:  # a fault of ours, or the end of the process
+        except Exception as error:  # noqa: BLE001  (a fault of ours: raised where each waits)
             _fail(batch, error)
-            raise
+            return
         again = []
         for place, waiting in enumerate(batch):
             charge, until, verdict = waiting
@@ -123,7 +123,7 @@ class Meter:
             else:
                 # Another process held the key; or it stood behind one that cost more than was left.
                 again.append(waiting)
-        self._waiting.extendleft(reversed(again))
+        self._waiting.extend(again)  # at the end: who waits for a held key keeps nobody waiting
         if again and not outcome.charged:
             await asyncio.sleep(_HELD_PAUSE_SECONDS)
 

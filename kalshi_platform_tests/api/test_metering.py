@@ -5,19 +5,21 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from api.charge_database import ChargeDatabase
+from api.charge_database import METER_OPTIONS, ChargeDatabase
 from api.database import DatabaseUnavailable
-from api.metering import Meter
+from api.metering import Meter, Verdict
 from kalshi_platform.storage.embedded import EmbeddedDatabase
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.plans import Plan
 from kalshi_platform.storage.reads.keys import Key, list_keys
 from kalshi_platform.storage.reads.usage import ledger_differences
 from kalshi_platform.storage.writes.keys import create_key
+from kalshi_platform.storage.writes.metering import Outcome
 from kalshi_platform_tests.api.rows import TICKER, land, trade
 from kalshi_platform_tests.storage.cut_proxy import cut_proxy
 
@@ -160,6 +162,52 @@ async def test_a_balance_that_stays_locked_is_an_outage_for_its_key_alone(databa
             await waiting
     assert (await meter.charge(held, TRADES, 2)).charged
     assert account(database, held).month_spent == account(database, free).month_spent == 2
+    await charges.close()
+
+
+async def test_a_crowd_at_a_locked_balance_keeps_no_other_key_waiting(database, monkeypatch):
+    monkeypatch.setattr("api.metering.PATIENCE_SECONDS", 2)
+    monkeypatch.setattr("api.metering._MOST_CHARGES", 10)
+    held, free = new_key(database, 100), new_key(database, 100)
+    charges, meter = await opened(database)
+    with connect(database) as connection:
+        connection.execute("SELECT FROM api_balances WHERE key_id = %s FOR UPDATE", [held])
+        crowd = [asyncio.create_task(meter.charge(held, TRADES, 2)) for _ in range(20)]
+        await asyncio.sleep(0)
+        assert (await meter.charge(free, TRADES, 2)).charged
+        assert not any(task.done() for task in crowd)
+    assert all(verdict.charged for verdict in await asyncio.gather(*crowd))
+    assert account(database, held).month_spent == 40
+    await charges.close()
+
+
+async def test_a_fault_with_one_batch_leaves_nobody_of_the_next_waiting(database, monkeypatch):
+    monkeypatch.setattr("api.metering._MOST_CHARGES", 10)
+    key_id = new_key(database, 100)
+    charges, meter = await opened(database)
+    charge = charges.charge
+
+    async def wrong_once(*batch: Any) -> Outcome:
+        monkeypatch.setattr(charges, "charge", charge)
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr(charges, "charge", wrong_once)
+    async with asyncio.timeout(10):
+        verdicts = await asyncio.gather(
+            *[meter.charge(key_id, TRADES, 2) for _ in range(15)], return_exceptions=True
+        )
+    assert [type(verdict) for verdict in verdicts] == [LookupError] * 10 + [Verdict] * 5
+    assert account(database, key_id).month_spent == 10
+    await meter.close()
+    await charges.close()
+
+
+async def test_a_server_that_only_reads_is_an_outage(database, monkeypatch):
+    monkeypatch.setattr("api.metering.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setitem(METER_OPTIONS, "default_transaction_read_only", "on")
+    charges, meter = await opened(database)
+    with pytest.raises(DatabaseUnavailable):
+        await meter.charge(new_key(database, 100), TRADES, 2)
     await charges.close()
 
 
