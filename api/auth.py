@@ -61,7 +61,7 @@ class KeyedRoute(APIRoute):
             told.allowance = limits.take(known.key_id, known.requests_per_second)
             if told.allowance.retry_after is not None:
                 raise refusal(told.allowance, known.requests_per_second)
-            if known.credits_left < self._cost:
+            if self._cost and known.credits_left < self._cost:
                 raise _spent(known, self._cost)
             response = await answer(request)
             if self._cost and 200 <= response.status_code < 300:
@@ -106,6 +106,7 @@ class _Told:
         allowance = self.allowance
         assert allowance is not None, "counted as soon as the key is known"
         return [
+            (b"cache-control", b"no-store"),  # made and charged for one key: for no shared cache
             (b"x-credits-cost", b"%d" % self.cost),
             (b"x-credits-remaining", b"%d" % max(0, self.known.credits_left)),
             (b"ratelimit-limit", b"%d" % allowance.burst),

@@ -286,7 +286,7 @@ def create_key(
         str, typer.Option(help="free, basic, pro or local (no limit to meet).")
     ] = "free",
     monthly_credits: Annotated[
-        int | None, typer.Option(min=0, help="In place of the plan's.")
+        int | None, typer.Option(min=0, max=10**12, help="In place of the plan's.")
     ] = None,
     requests_per_second: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="In place of the plan's.")

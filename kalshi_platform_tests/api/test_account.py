@@ -257,6 +257,22 @@ async def test_the_account_tells_plan_credits_and_use(anonymous, database):
         assert (await anonymous.get("/account", params=wrong)).status_code == 422
 
 
+async def test_whoever_has_less_than_nothing_still_sees_the_account(client, database):
+    """A plan made smaller in the middle of a month."""
+    with connect(database) as connection:
+        connection.execute("UPDATE api_keys SET monthly_credits = 5")
+        connection.execute("UPDATE api_balances SET month_spent = 10")
+    response = await client.get("/account")
+    assert response.status_code == 200
+    assert response.headers["x-credits-remaining"] == "0"
+    assert (await client.get("/series")).status_code == 402
+
+
+async def test_no_cache_may_keep_what_was_made_for_a_key(client):
+    for path in ("/account", "/series", "/series/KXNONE"):
+        assert (await client.get(path)).headers["cache-control"] == "no-store"
+
+
 async def test_one_account_knows_nothing_of_another(anonymous, database, client, customer):
     await client.get("/series")
     del anonymous.headers["Authorization"]
@@ -309,7 +325,6 @@ def test_no_key_can_be_rotated_or_credited_that_is_not_in_force(database):
         revoke_key(connection, revoked.key_id)
         for key_id in (revoked.key_id, expired.key_id, 404):
             assert rotate_key(connection, key_id, timedelta(0)) is None
-        for key_id in (revoked.key_id, 404):
             assert grant_credits(connection, key_id, 5) is None
         assert ledger_differences(connection) == []
 

@@ -99,7 +99,7 @@ def grant_credits(
     row = connection.execute(
         "UPDATE api_balances SET extra_left = extra_left + %(credits)s FROM api_keys"
         " WHERE api_balances.key_id = %(key_id)s AND api_keys.key_id = %(key_id)s"
-        " AND revoked_at IS NULL RETURNING extra_left",
+        " AND revoked_at IS NULL AND (expires_at > now()) IS NOT FALSE RETURNING extra_left",
         {"key_id": key_id, "credits": amount},
     ).fetchone()
     if row is None:
