@@ -11,6 +11,7 @@ read, and lets a question run to its end when nobody waits for the answer. Here
 """
 
 import asyncio
+import re
 import uuid
 from typing import Any, cast
 
@@ -30,6 +31,10 @@ HEAD_BYTES = 32_768
 MOST_CONNECTIONS = 3_000
 HARD_CONNECTIONS = MOST_CONNECTIONS + 200
 OPERATORS_PATHS = frozenset({"/health", "/metrics"})
+
+# Clients offer to speak HTTP/2 or WebSocket (Java's with each first request); we go on as if they
+# had not. The parser would leave the body unread, and then take it for the next request.
+_UPGRADE = re.compile(rb"(\r\n)upgrade:", re.IGNORECASE)
 
 
 class _Unsent:
@@ -81,11 +86,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._await_request()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        # No JSON has such a line; the length stays, for bodies are counted.
+        super().data_received(_UPGRADE.sub(rb"\1x-offer:", data))
         if self.transport.is_closing():
             return
         if self._in_head:
-            self._head_bytes += len(data)
+            # What came before the last empty line was of other requests.
+            self._head_bytes += len(data) - max(0, data.rfind(b"\r\n\r\n"))
             if self._head_bytes > HEAD_BYTES:
                 self._refuse(431, f"The head of a request may have {HEAD_BYTES:,} bytes.")
                 return
@@ -109,6 +116,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, msg)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # Its header came in pieces: where the next request begins is anybody's guess.
+        self._refuse(400, "Send no Upgrade header.")
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer what never became a request, and close."""

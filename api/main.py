@@ -1,12 +1,13 @@
 """The API as a process: `kalshi-platform api`."""
 
 import logging
+import resource
 
 import structlog
 import uvicorn
 
 from api.app import create_app
-from api.connections import GuardedProtocol
+from api.connections import HARD_CONNECTIONS, GuardedProtocol
 from kalshi_platform.settings import Settings
 
 
@@ -27,6 +28,7 @@ def serve(settings: Settings, host: str = "127.0.0.1") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
+    _allow_files()
     app = create_app(settings.url, simulated=settings.simulated, archive=settings.archive)
     uvicorn.run(
         app,
@@ -40,3 +42,12 @@ def serve(settings: Settings, host: str = "127.0.0.1") -> None:
         log_level="warning",
         timeout_graceful_shutdown=5,
     )
+
+
+def _allow_files() -> None:
+    """As many open files as connections may come, where a shell's habit is 1,024."""
+    needed = HARD_CONNECTIONS + 300
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        within = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (within, hard))

@@ -87,6 +87,16 @@ def all_of(client: socket.socket) -> bytes:
     return content
 
 
+def until_there_are(number: int, mark: bytes, client: socket.socket) -> bytes:
+    """What comes until a mark came so many times."""
+    content = b""
+    while content.count(mark) < number:
+        part = client.recv(65_536)
+        assert part, content[-500:]
+        content += part
+    return content
+
+
 def quick(client: httpx.Client) -> float:
     """How long an ordinary question takes; seconds."""
     started = time.perf_counter()
@@ -147,11 +157,56 @@ def test_what_is_no_http_is_a_problem_as_others(api, junk):
 def test_many_requests_at_once_on_one_connection_are_all_answered_in_order(api, key):
     with connected(api) as client:
         client.sendall(b"".join(page(key, limit=number) for number in range(1, 31)))
-        content = b""
-        while content.count(b'"response_time"') < 30:
-            content += client.recv(65_536)
+        content = until_there_are(30, b'"response_time"', client)
     counts = [part.count(b'"trade_id"') for part in content.split(b'"response_time"')[:-1]]
     assert counts == [*range(1, 31)]
+
+
+def test_heads_are_measured_one_by_one_however_many_come_at_once(api):
+    question = b"GET /series HTTP/1.1\r\nHost: api\r\nX-Pad: " + b"a" * 900 + b"\r\n\r\n"
+    with connected(api) as client:
+        client.sendall(question * 60 + question[:500])
+        until_there_are(60, b'"request_id"', client)
+        client.sendall(question[500:])
+        answer = until_there_are(1, b'"request_id"', client)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("offer", ["h2c", "websocket"])
+@pytest.mark.parametrize("pause", [0, 0.2])
+def test_who_offers_another_protocol_is_answered_in_this_one(api, key, offer, pause):
+    head, mark, content = page(key, limit=1).partition(b"\r\n\r\n")
+    head += f"\r\nConnection: Upgrade\r\nUpgrade: {offer}".encode() + mark
+    with connected(api) as client:
+        for _ in range(2):
+            client.sendall(head)
+            time.sleep(pause)
+            client.sendall(content)
+            assert until_there_are(1, b'"response_time"', client).startswith(b"HTTP/1.1 200 ")
+        client.sendall((head + content) * 3)
+        answers = until_there_are(3, b'"response_time"', client)
+    assert answers.count(b"HTTP/1.1 200 ") == 3
+
+
+def test_an_offer_in_pieces_hides_no_request(api, key):
+    head, mark, content = page(key, limit=1).partition(b"\r\n\r\n")
+    with connected(api) as client:
+        client.sendall(head + b"\r\nConnection: Upgrade\r\nUpgr")
+        time.sleep(0.2)
+        client.sendall(b"ade: h2c" + mark + content)
+        answer = all_of(client)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_more_connections_than_files_allowed_by_habit(keyed, tmp_path):
+    habit = (
+        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (128, r.getrlimit(r.RLIMIT_NOFILE)[1]))"
+    )
+    with served(keyed[0], tmp_path, before=habit) as api, ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(connected(api))
+        assert httpx.get(f"{api.url}/account", headers={"X-API-Key": keyed[1]}).status_code == 200
 
 
 def test_readers_of_a_byte_a_second_hurt_neither_memory_nor_others(api, key, others):
