@@ -15,6 +15,9 @@ from kalshi_platform.storage.reads.status import STATUS, Status, status_from, un
 router = APIRouter(tags=["operations"])
 
 _SERVING = ("ok", "degraded")
+# Longer than a statement and a connection may take: beyond, nothing comes back from the server.
+_ANSWER_SECONDS = 2.5
+_TOO_SLOW = "the database takes too long to say how all is"
 _NO_SCHEMA = "the database has no tables of this release: run `kalshi-platform migrate`"
 
 
@@ -72,8 +75,12 @@ async def _read(request: Request) -> Status:
     if reading is None or reading.done():
         reading = asyncio.create_task(_read_anew(request.app))
         state.reading_status = reading
-    # A caller that goes away must not take the answer from the others.
-    return await asyncio.shield(reading)
+    # Neither a caller that goes away nor one that has waited for long enough takes the answer from
+    # the others; a server that is frozen is asked no second time.
+    await asyncio.wait({reading}, timeout=_ANSWER_SECONDS)
+    if not reading.done():
+        return unreachable(simulated=request.app.state.simulated, reason=_TOO_SLOW)
+    return reading.result()
 
 
 async def _read_anew(app: FastAPI) -> Status:
@@ -84,9 +91,7 @@ async def _read_anew(app: FastAPI) -> Status:
     except (SchemaMissing, psycopg.errors.UndefinedFunction):
         return unreachable(simulated=simulated, reason=_NO_SCHEMA)
     except StatementTooSlow:
-        return unreachable(
-            simulated=simulated, reason="the database takes too long to say how all is"
-        )
+        return unreachable(simulated=simulated, reason=_TOO_SLOW)
     except DatabaseUnavailable:
         return unreachable(simulated=simulated)
     assert row is not None and row[0] is not None, "a query of one expression answers one row"

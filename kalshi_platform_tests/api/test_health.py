@@ -1,6 +1,8 @@
 """GET /health: ages measured from the rows, their limits, and what is only starting."""
 
 import asyncio
+import os
+import signal
 import time
 
 import httpx
@@ -177,6 +179,28 @@ async def test_many_who_ask_at_once_are_answered_at_once(anonymous, at_work):
             " AND state = 'active' AND pid <> pg_backend_pid()"
         ).fetchone()
     assert row == (0,)
+
+
+async def test_a_database_that_is_frozen_is_told_in_time_and_heard_again(anonymous, at_work):
+    assert (await health(anonymous))[0] == 200
+    with connect(at_work) as connection:
+        backends = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'kalshi-platform api'"
+        ).fetchall()
+    try:
+        for (pid,) in backends:
+            os.kill(pid, signal.SIGSTOP)
+        for path in ("/health", "/metrics"):
+            answer = await asyncio.wait_for(anonymous.get(path), 10)
+            assert "down" in answer.text or "platform_up 0.0" in answer.text
+    finally:
+        for (pid,) in backends:
+            os.kill(pid, signal.SIGCONT)
+    deadline = time.monotonic() + 10
+    while (await health(anonymous))[0] != 200:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
 
 
 async def test_a_flood_of_refused_messages_does_not_slow_the_answer(anonymous, at_work):
