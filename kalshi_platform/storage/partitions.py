@@ -30,7 +30,8 @@ def ensure_partitions(
     """Make the missing partitions for `days`; returns the names of those made.
 
     A partition is built as a table of its own and attached, which does not lock out readers and
-    writers of the parent the way CREATE … PARTITION OF does. The caller commits.
+    writers of the parent the way CREATE … PARTITION OF does. Until the caller commits nobody drops
+    a day of these tables, so that what was found here is still there to be written to.
     """
     wanted = {
         name: (table, start, end)
@@ -38,6 +39,16 @@ def ensure_partitions(
         for day in days
         for name, start, end in [partition_bounds(table, day)]
     }
+    if not wanted:
+        return []
+    # What a writer takes itself a moment later; who drops a day waits for it.
+    connection.execute(
+        sql.SQL("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE").format(
+            sql.SQL(", ONLY ").join(
+                map(sql.Identifier, sorted({table.name for table, *_ in wanted.values()}))
+            )
+        )
+    )
     missing = set(wanted) - _existing(connection, wanted)
     if not missing:
         return []
