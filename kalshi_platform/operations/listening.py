@@ -1,5 +1,6 @@
 """A webhook on this machine that prints the alerts it is sent: to see them without a Slack."""
 
+import html
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -36,10 +37,12 @@ def listener(port: int, show: Callable[[str], None]) -> HTTPServer:
                 self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
                 return
             try:
-                show(msgspec.json.decode(self.rfile.read(length), type=_Sent).text)
+                sent = msgspec.json.decode(self.rfile.read(length), type=_Sent)
             except msgspec.DecodeError as error:
                 self.send_error(HTTPStatus.BAD_REQUEST, explain=f"no message for Slack: {error}")
                 return
+            # Slack is told `&amp;`, and shows an ampersand.
+            show(html.unescape(sent.text))
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -8,9 +8,11 @@ import httpx
 import pytest
 
 from kalshi_platform.alerting.channels import Webhook
+from kalshi_platform.alerting.messages import Message
 from kalshi_platform.operations.alerts import try_channels
 from kalshi_platform.operations.listening import listener
 from kalshi_platform.settings import Settings
+from kalshi_platform_tests.alerting.test_changes import alert
 
 
 @contextmanager
@@ -34,6 +36,13 @@ def test_what_the_webhook_channel_sends_is_shown(monkeypatch):
     assert [each.arrived for each in tried] == [True, True]
     assert len(shown) == 2
     assert all(text.strip() for text in shown)
+
+
+def test_a_link_is_shown_as_it_is_opened():
+    link = "http://dagster.test/assets/trades?view=partitions&partition=2026-11-21"
+    with listening() as (url, shown):
+        Webhook(url).send(Message(alert(link=link), "started"))
+    assert link in shown[0].splitlines()
 
 
 @pytest.mark.parametrize("content", [b"", b"not JSON", b'{"blocks": []}', b"[]"])
