@@ -260,7 +260,7 @@ def test_a_book_that_is_watched_but_not_known_is_asked_for_less_and_less_often(d
             here.books.doubted.clear()
             asked_at.append(tenth / 2)
     waits = [b - a for a, b in itertools.pairwise(asked_at)]
-    assert asked_at[0] == 1
+    assert asked_at[0] == 0.5
     assert waits == [5, 10, 20, 40, 80]
     know(database, "KXA", "KXB")
     here.look(0.5)

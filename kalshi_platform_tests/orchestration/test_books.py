@@ -7,6 +7,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from kalshi_platform.archive.store import Store
+from kalshi_platform.archive.writing import archive_day
 from kalshi_platform.definitions import defs
 from kalshi_platform.orchestration import checks
 from kalshi_platform.orchestration.assets.books import book_deltas, book_snapshots
@@ -206,11 +208,13 @@ def test_every_check_of_the_feed_has_a_place_and_none_blocks():
         assert not spec.blocking
 
 
-def test_old_days_are_dropped_and_said_to_be(database, monkeypatch):
+def test_old_days_are_dropped_and_said_to_be(database, tmp_path, monkeypatch):
     monkeypatch.setenv("KALSHI_QUOTES_DAYS", "3")
+    monkeypatch.setenv("KALSHI_ARCHIVE_URL", str(tmp_path / "archive"))
     old = TODAY - timedelta(days=5)
     with connect(database) as connection:
         ensure_partitions(connection, [old, YESTERDAY], only=[tables.quotes])
+    archive_day(database, Store(str(tmp_path / "archive")), tables.quotes.name, old)
 
     @dg.job(resource_defs={"database": Database(url=database)})
     def housekeeping() -> None:
