@@ -74,6 +74,8 @@ class ReadDatabase:
                 "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
                 "autocommit": True,
                 "connect_timeout": 2,
+                # A host that vanished says nothing; its silence ends like a lost connection.
+                "tcp_user_timeout": 10_000,
                 "application_name": "kalshi-platform api",
             },
             min_size=min(2, connections),
