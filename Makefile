@@ -25,8 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 up: $(STAMP) ## start everything; Ctrl-C stops it all
 	@exec $(BIN)/kalshi-platform up
 
-# Three workers, a file to one of them, the longest first: most tests wait for a process or a socket.
-PYTEST = $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+# Four workers, a file to one of them, the longest first: most tests wait for a process or a socket.
+PYTEST = $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP) ## run all tests
 	@exec $(PYTEST)

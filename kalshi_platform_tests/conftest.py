@@ -12,10 +12,25 @@ from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.migrate import migrate
 
 
+# Files that take minutes, most of it waiting.
+_LONGEST = (
+    "journeys/test_reference_equals",
+    "operations/test_deployment",
+    "operations/test_up.py",
+    "journeys/",
+    "archive/test_killed",
+    "api/test_specification",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Journeys first: the longest must not begin when all other workers are about to end."""
-    items.sort(key=lambda item: "test_reference_equals" not in item.nodeid)
-    items.sort(key=lambda item: "journeys" not in item.path.parts)
+    """The longest first: they must not begin when all other workers are about to end."""
+
+    def place(item: pytest.Item) -> int:
+        found = (number for number, name in enumerate(_LONGEST) if name in item.nodeid)
+        return next(found, len(_LONGEST))
+
+    items.sort(key=place)
 
 
 _names = (f"test_{number}" for number in itertools.count())
