@@ -11,7 +11,6 @@ from kalshi_platform.storage.embedded import EmbeddedDatabase
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.migrate import migrate
 
-
 # Files that take minutes, most of it waiting.
 _LONGEST = (
     "journeys/test_reference_equals",
