@@ -234,9 +234,10 @@ def _replace(
         candles = select(*FRESH.c).order_by(*(FRESH.c[name] for name in KEY))
         written = run(connection, insert(stored).from_select(COLUMNS, candles)).rowcount
         drop_scratch(connection, FRESH)
-        # An autovacuum that came by meanwhile saw none of these rows, and noted that it is empty.
-        name, _, _ = partition_bounds(stored, day.on)
-        connection.execute(f"ANALYZE {name}".encode())
+        if stored.info["partitions"] == "day":
+            # An autovacuum that came by meanwhile saw none of these rows, and noted that none are.
+            name, _, _ = partition_bounds(stored, day.on)
+            connection.execute(f"ANALYZE {name}".encode())
         return written, 0
     connection.execute("ANALYZE fresh_candles")
     if day.dropped:
