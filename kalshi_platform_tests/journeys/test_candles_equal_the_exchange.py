@@ -118,9 +118,10 @@ def test_every_bucket_of_a_day_equals_the_exchanges_own(database, tmp_path):
             assert alive()
             wait_until(lambda: open_gaps(database) == 0, seconds=30)
         rest = client(simulator, tokens_per_second=40_000)
-        # The last minute is still being traded: what is compared ends before it.
+        # The last minute is still being traded, and the one before it may have ended just now: what
+        # is compared ends before both.
         now = datetime.now(UTC)
-        until = now.replace(second=0, microsecond=0)
+        until = now.replace(second=0, microsecond=0) - timedelta(minutes=1)
         today = sweep_day(database, rest, until.date(), now=lambda: now + timedelta(seconds=30))
         assert today.open_gaps == 0
         yesterday = until.date() - timedelta(days=1)

@@ -120,7 +120,7 @@ def test_markets_page_without_loss_and_filters_follow_the_rules(rest: httpx.Clie
     for good in (
         {"status": "open"}, {"status": "settled", "min_settled_ts": now - 3_600},
         {"status": "closed", "max_close_ts": now}, {"min_created_ts": now - 600},
-        {"min_updated_ts": now - 600, "mve_filter": "exclude", "series_ticker": "KXBTC15M"},
+        {"min_updated_ts": now - 3_600, "mve_filter": "exclude", "series_ticker": "KXBTC15M"},
         {"tickers": f"{tickers[0]},{tickers[1]},NOBODY"}, {"mve_filter": "only"},
     ):  # fmt: skip
         answer = rest.get("/markets", params=good)
