@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.storage.embedded import EmbeddedDatabase
-from kalshi_platform.storage.engine import connect
+from kalshi_platform.storage.engine import connect, sibling_database
 from kalshi_platform.storage.migrate import migrate
 
 # Files that take minutes, most of it waiting.
@@ -64,7 +64,7 @@ def database(postgres: EmbeddedDatabase) -> Iterator[str]:
     with connect(postgres.url("postgres"), autocommit=True) as connection:
         # Files are copied, not logged: quicker by far where nothing is made durable.
         connection.execute(f"CREATE DATABASE {name} TEMPLATE migrated STRATEGY FILE_COPY".encode())
-    yield postgres.url(name)
+    yield sibling_database(postgres.url(), name)
     with connect(postgres.url("postgres"), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
