@@ -210,39 +210,39 @@ def load(port: int, key: str, kind: str, market: int | None, seconds: float) -> 
 
 
 def pgbench_script(kind: str, market: int | None) -> str:
-    """The API's own statement, its parameters made by pgbench from the same dice."""
-    ticker = f"('{TICKER}' || :market::text)"
-    start = f"(to_timestamp({START.timestamp():.0f}) + :minute::int * interval '1 minute')"
+    """The API's own statement, its parameters bound as the API binds them, from the same dice."""
+    start = f"to_timestamp({START.timestamp():.0f}) + :minute::int * interval '1 minute'"
     end = f"to_timestamp({END.timestamp():.0f})"
-    values: dict[str, str]
+    values = {"market_ticker": f"'{TICKER}' || :market::text", "end": end}
     if kind == "trades":
         statement, parameters = trades_page("x", start=START, end=END, after=None, limit=1000)
-        values = {
-            "market_ticker": ticker,
-            "ticker_member": f"""('","market_ticker":"' || {ticker} || '"')""",
+        values |= {
+            "ticker_member": f"""'","market_ticker":"{TICKER}' || :market::text || '"'""",
             "limit": "1000",
             "rows": "1001",
             "lower": start,
             "first_day": f"({start})::date",
-            "end": end,
             "last_day": f"({end} - interval '1 microsecond')::date",
         }
         assert set(values) == set(parameters), "the page's parameters changed"
     else:
         statement = candle_page_sql(Interval.ONE_MINUTE)
-        values = {"market_ticker": ticker, "start": start, "end": end, "limit": "1440"}
-    for name, value in values.items():
-        statement = statement.replace(f"%({name})s", value)
-    assert "%(" not in statement, "a parameter has no value"
+        values |= {"start": start, "limit": "1440"}
     # pgbench takes a colon before a word for a variable even within quotes.
-    statement = re.sub(r"(?<!:):(?=[A-Za-z_])(?!market\b|minute\b)", ":' || '", statement)
-    last = market or MARKETS
-    # pgbench reads `:MI` as a variable even within quotes.
     statement = statement.replace("HH24:MI:SS", 'HH24":"MI":"SS')
-    return (
-        f"\\set market random({market or 1}, {last})\n\\set minute random(0, {STARTS - 1})\n"
-        + " ".join(statement.split("\n"))
-        + ";\n"
+    statement = re.sub(r"(?<!:):(?=[A-Za-z_])", ":' || '", statement)
+    for name in values:
+        statement = statement.replace(f"%({name})s", f":{name}")
+    assert "%(" not in statement, "a parameter has no value"
+    made = ", ".join(f'{value} AS "{name}"' for name, value in values.items())
+    return "\n".join(
+        [
+            f"\\set market random({market or 1}, {market or MARKETS})",
+            f"\\set minute random(0, {STARTS - 1})",
+            f"SELECT {made} \\gset",
+            " ".join(statement.split("\n")) + ";",
+            "",
+        ]
     )
 
 

@@ -30,11 +30,12 @@ from kalshi_simulator.figures import stamp
 from kalshi_simulator.hub import PING_SECONDS
 from kalshi_simulator.recording import Frame, count_frames, frames_of
 from kalshi_simulator.rest.answers import json_response, not_found
-from kalshi_simulator.rest.exchange import costs, schedule_of, status
+from kalshi_simulator.rest.exchange import costs, limits, schedule_of, status
 from kalshi_simulator.server import REST_PATH, RestServer, bound_socket, run_until_stopped
 from kalshi_simulator.signing import Gatekeeper, gatekeeper_of
 
 _FRAMES_AT_ONCE = 200
+_READ_TOKENS_PER_SECOND = 200  # as told; nothing counts them here
 _CLOSE_WHEN_RECONNECTING = 1001
 
 
@@ -173,7 +174,7 @@ def _app(replay: Replay) -> Starlette:
     )  # fmt: skip
     no_trades = empty(trades=[], cursor="")
     no_markets = empty(markets=[], cursor="")
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/control/replay", progress),
             Route(f"{REST_PATH}/markets/trades", no_trades),
@@ -189,9 +190,12 @@ def _app(replay: Replay) -> Starlette:
             Route(f"{REST_PATH}/exchange/status", status),
             Route(f"{REST_PATH}/exchange/schedule", schedule),
             Route(f"{REST_PATH}/account/endpoint_costs", costs),
+            Route(f"{REST_PATH}/account/limits", limits),
         ],
         exception_handlers={404: unknown},
     )
+    app.state.read_tokens_per_second = _READ_TOKENS_PER_SECOND
+    return app
 
 
 async def replay(options: ReplayOptions) -> None:

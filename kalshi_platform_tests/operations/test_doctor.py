@@ -17,7 +17,7 @@ from kalshi_platform.settings import Settings
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.writes.keys import create_key
 from kalshi_platform_tests.ports import free_ports
-from kalshi_simulator.testing import RunningSimulator, running_simulator
+from kalshi_simulator.testing import RunningSimulator, running_replay, running_simulator
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,15 @@ def test_all_is_well_with_a_good_key_and_a_migrated_database(
     assert found["schema"].found == "current"
     assert "answers; it is" in found["exchange"].found
     assert "the exchange's, to within a second" in found["clock"].found
+
+
+def test_a_recording_served_in_place_of_an_exchange_satisfies_it(tmp_path: Path) -> None:
+    source = tmp_path / "recording.ndjson"
+    source.write_text('{"received_at_ns":1,"frame":{"id":1,"type":"ok"}}\n')
+    with running_replay(source) as replay:
+        found = list(exchange_checks(of_exchange(tmp_path, replay)))
+    assert {check.name for check in found} == {"key file", "exchange", "clock", "key"}
+    assert [check for check in found if not check.passed] == []
 
 
 def test_nothing_configured_and_nothing_running_is_well(tmp_path: Path) -> None:
