@@ -69,7 +69,7 @@ def test_a_creation_makes_the_market_and_names_its_event(database):
     assert (held["event_ticker"], held["title"]) == (EVENT, "Rain?")
     assert (held["opens_at"], held["closes_at"]) == (OPENS, CLOSES)
     assert held["floor_strike"] == Decimal("1.50")
-    assert held["exchange_updated_at"] == at(-1)
+    assert held["exchange_updated_at"] is None, "REST has nothing to tell of the time before it"
     assert (held["metadata"], held["metadata_source"]) == ({"event_type": "created"}, "lifecycle")
     assert held["pause"] == pytest.approx(5, abs=2)
     assert row(database, "events", EVENT)["pause"] <= 0
@@ -184,9 +184,17 @@ def test_a_created_event_is_there_with_its_series(database):
     change(database, event_created(), at=at(0))
     held = row(database, "events", EVENT)
     assert (held["series_ticker"], held["title"]) == ("KXRAIN", "Rain")
-    assert (held["exchange_updated_at"], held["metadata"]) == (at(-1), {"a": 1})
+    assert (held["exchange_updated_at"], held["metadata"]) == (None, {"a": 1})
     assert held["pause"] == pytest.approx(5, abs=2)
     assert row(database, "series", "KXRAIN")["pause"] <= 0
+
+
+def test_rest_is_believed_of_an_event_whose_creation_was_told_late(database):
+    change(database, event_created(), at=at(30))
+    tell(database, "events", event(event_ticker=EVENT, last_updated_ts="2026-09-28T14:00:00Z"))
+    held = row(database, "events", EVENT)
+    assert (held["exchange_updated_at"], held["next_read_at"]) == (BEGUN, None)
+    assert held["category"] is not None
 
 
 def test_an_event_tells_its_series_to_the_markets_that_came_before(database):

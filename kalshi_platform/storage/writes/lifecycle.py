@@ -145,7 +145,9 @@ class _Row:
         if metadata is not None and self._takes_metadata:
             self.columns |= {"metadata": msgspec.Raw(metadata), "metadata_source": "lifecycle"}
         self.asks = True
-        self.reached(at)
+        # Of the time before its creation (only that brings metadata) REST has nothing to tell.
+        if metadata is None:
+            self.reached(at)
 
     def reached(self, at: datetime) -> None:
         """REST's answers about an earlier state than this are out of date."""
