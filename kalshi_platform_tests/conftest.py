@@ -1,6 +1,8 @@
 """Fixtures for all tests: one real Postgres a session, a fresh migrated database a test."""
 
 import itertools
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ _LONGEST = (
     "archive/test_killed",
     "api/test_specification",
 )
+_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES = 6_000_000_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,6 +34,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(found, len(_LONGEST))
 
     items.sort(key=place)
+
+
+def pytest_configure() -> None:
+    """What tests write goes to memory, where the machine has a file system there with room.
+
+    Hundreds of databases are made, each of hundreds of files. Set TMPDIR to have them elsewhere.
+    """
+    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES:
+        os.environ.setdefault("TMPDIR", str(_MEMORY))  # for child processes, too
+        tempfile.tempdir = None  # chosen anew
 
 
 _names = (f"test_{number}" for number in itertools.count())

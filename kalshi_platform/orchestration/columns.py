@@ -7,13 +7,7 @@ import dagster as dg
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
-_UNITS = {
-    "_micros": "millionths of a dollar",
-    "_micro_centis": "millionths of a dollar times hundredths of a contract",
-    "_centis": "hundredths of a contract",
-    "_at": "instant, UTC",
-    "_on": "UTC day",
-}
+from kalshi_platform.storage.units import unit_of
 
 # Of columns that need no comment where they stand, whatever the table.
 _COMMON = {
@@ -83,7 +77,7 @@ def same_columns(table: Table, source: Table, asset: str) -> Sources:
 
 
 def _column(column: Column[Any]) -> dg.TableColumn:
-    unit = next((unit for suffix, unit in _UNITS.items() if column.name.endswith(suffix)), "")
+    unit = unit_of(column.name)
     comment = column.comment or _COMMON.get(column.name)
     if comment and any(word in comment for word in [*unit.split()[:1], "UTC"]):
         unit = ""  # it is said already
