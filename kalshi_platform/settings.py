@@ -213,6 +213,11 @@ class Settings(BaseSettings):
         return self.archive_url or str(self.home.absolute() / "archive")
 
     @property
+    def dagster_address(self) -> str:
+        """Where Dagster's UI is, for links."""
+        return self.dagster_url or f"http://127.0.0.1:{self.dagster_port}"
+
+    @property
     def dagster_home(self) -> Path:
         return self.home.absolute() / "dagster"
 

@@ -21,9 +21,11 @@ from kalshi_platform.storage.reads.days import reference_figures
 from kalshi_platform.storage.reads.reference import due_events_of_days, unread_traded_markets
 
 _NAMES_A_TURN = 1000
+_NAMES_LOOKED_UP = 200_000
 _LEASE_POLL_SECONDS = 0.5
-# Of the work, for the progress; the names' is the rest.
-_WALK_SHARE = 0.9
+# Of the work, for the progress: the walk's, the names' of markets; those of events are the rest.
+_WALK_SHARE = 0.2
+_NAMES_SHARE = 0.95
 
 log = structlog.get_logger(__name__)
 
@@ -148,19 +150,21 @@ class _Backfill:
 
     def _ask_traded(self) -> None:
         """Markets that traded and are known by name alone, or combos that were not final yet."""
-        while True:
-            tickers = unread_traded_markets(
-                self._connection,
-                self._days,
-                since=self._walk.position.begun_at,
-                after=self._walk.position.named,
-                limit=_NAMES_A_TURN,
-            )
+        while tickers := unread_traded_markets(
+            self._connection,
+            self._days,
+            since=self._walk.position.begun_at,
+            after=self._walk.position.named,
+            limit=_NAMES_LOOKED_UP,
+        ):
             self._connection.commit()
-            if not tickers:
-                return
-            self._queue.ask_markets(tickers)
-            self._walk.name_up_to(tickers[-1])
+            for first in range(0, len(tickers), _NAMES_A_TURN):
+                turn = tickers[first : first + _NAMES_A_TURN]
+                self._queue.ask_markets(turn)
+                self._walk.name_up_to(turn[-1])
+                done = (first + len(turn)) / len(tickers)
+                self._tell(_WALK_SHARE + (_NAMES_SHARE - _WALK_SHARE) * done)
+        self._connection.commit()
 
     def _ask_events(self) -> None:
         start = datetime.combine(self._days[0], time(), UTC)

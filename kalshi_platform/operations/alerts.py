@@ -48,7 +48,7 @@ def try_channels(settings: Settings) -> Iterator[Tried]:
         severity="warning",
         summary="This is a test: nothing is wrong.",
         remedy="Nothing: `kalshi-platform alerts test` has sent this.",
-        link=None,
+        link=settings.dagster_address,
         started_at=now,
         told_at=now,
         gone_since=now,

@@ -60,7 +60,7 @@ def _look(
 ) -> dg.SkipReason:
     """What the platform says, twice a tick, since the daemon asks a sensor once in 5 s at most;
     what Dagster says, in between: it takes longer."""
-    links = Links(settings.dagster_url or f"http://127.0.0.1:{settings.dagster_port}")
+    links = Links(settings.dagster_address)
     turn = _Turn(context.log, connection, settings)
     begun = time.monotonic()
     _look_at_platform(turn, home, links)
@@ -106,6 +106,7 @@ class _Turn:
 
     def tell(self, holding: Sequence[Condition], judged: Collection[str]) -> None:
         """Write down what has changed in the kinds that were judged, and send what is due."""
+        from kalshi_platform.alerting.changes import Action
         from kalshi_platform.alerting.delivery import TURN_SECONDS, Delivered, deliver_due
         from kalshi_platform.alerting.store import record
 
@@ -118,7 +119,8 @@ class _Turn:
         for change in changes:
             about = change.condition or change.alert
             assert about is not None, "a change is of an alert or of a condition"
-            self._log.info("%s: %s", about.name, change.action.value)
+            if change.action is not Action.DESCRIBE:  # which comes with each tick
+                self._log.info("%s: %s", about.name, change.action.value)
         for failure in sent.failed:
             self._log.warning("not delivered: %s", failure)
         for kind in judged:
