@@ -24,7 +24,7 @@ _NAMES_A_TURN = 1000
 _NAMES_LOOKED_UP = 200_000
 _LEASE_POLL_SECONDS = 0.5
 # Of the work, for the progress: the walk's, the names' of markets; those of events are the rest.
-_WALK_SHARE = 0.2
+_WALK_SHARE = 0.5
 _NAMES_SHARE = 0.95
 
 log = structlog.get_logger(__name__)

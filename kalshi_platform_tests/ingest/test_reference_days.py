@@ -171,7 +171,7 @@ def test_days_after_the_cutoff_do_not_walk_the_archive(database, simulator, trut
     assert not any("/historical/markets" in labels for labels in endpoints)
 
 
-@pytest.mark.parametrize("fraction", [0.2, 0.6])
+@pytest.mark.parametrize("fraction", [0.1, 0.35])
 def test_stopped_it_goes_on_where_it_was(database, simulator, truth, fraction):
     stop = threading.Event()
 
@@ -194,7 +194,7 @@ def test_stopped_it_goes_on_where_it_was(database, simulator, truth, fraction):
 def test_a_cursor_that_has_died_begins_its_walk_again(database, simulator, truth):
     stop = threading.Event()
     backfill(
-        database, simulator, stop=stop, on_progress=lambda done: stop.set() if done > 0.6 else None
+        database, simulator, stop=stop, on_progress=lambda done: stop.set() if done > 0.35 else None
     )
     scope = f"days:{DAYS[0]}..{DAYS[-1]}"
     with connect(database) as connection:
