@@ -61,7 +61,8 @@ def main() -> None:
 def _measure(url: str, quotes: int, a_minute: int) -> None:
     with connect(url, autocommit=True) as connection:
         connection.execute("SELECT setseed(0.7)")
-        ensure_partitions(connection, [DAY, DAY - timedelta(days=1)])
+        with connection.transaction():
+            ensure_partitions(connection, [DAY, DAY - timedelta(days=1)])
         # A day before, thin, for what stands at midnight.
         _add(connection, MIDNIGHT - timedelta(hours=1), timedelta(hours=1), max(quotes // 50, 1), 0)
         _add(connection, MIDNIGHT, timedelta(hours=23, minutes=30), quotes, 1 << 32)
