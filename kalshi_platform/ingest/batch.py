@@ -106,6 +106,8 @@ class Batch(Rows):
         raw_at = raws.at
         self._count_bytes(lines, data, raws)
         day = None
+        trades = 0
+        newest = (0, 0)
         for number, line in enumerate(lines):
             frame = line.frame
             if frame.__class__ is TradeFrame and line.connection == state.in_step:
@@ -120,7 +122,7 @@ class Batch(Rows):
                         continue
                     subscription.seq = frame.seq
                     state.frames += 1
-                    self.messages["trade"] += 1
+                    trades += 1
                     if trade.market_ticker not in known_markets:
                         self.new_markets.add(trade.market_ticker)
                     if day != (day := trade.traded_at_micros // MICROS_PER_DAY):
@@ -135,7 +137,7 @@ class Batch(Rows):
                     if at_ms > now_ms + _LARGEST_LEAD_MS:
                         at_ms = now_ms + _LARGEST_LEAD_MS
                     state.reached("trade", at_ms, frame.sid)
-                    self.newest["trade"] = (received_ns, now_ms)
+                    newest = (received_ns, now_ms)
                     continue
             elif frame.__class__ is BookDeltaFrame and line.connection == state.in_step:
                 subscription = state.subscriptions.get(frame.sid)
@@ -151,6 +153,9 @@ class Batch(Rows):
                     state.frames += 1
                     continue
             self._line(line, partial(raw_at, number))
+        if trades:
+            self.messages["trade"] += trades
+            self.newest["trade"] = max(newest, self.newest.get("trade", newest))
 
     def _count_bytes(self, lines: list[TapeLine], data: bytes, raws: BlockLines) -> None:
         """Add the frames' bytes to their channels'."""

@@ -74,6 +74,9 @@ _RAW_COLUMNS = (
 )
 _TRADE = Struct(">h i16s ii iq iq ii i?".replace(" ", "")).pack
 _RAW = Struct(">h i16s iq iq iq ii".replace(" ", "")).pack
+# The same with the number on the subscription, of which the order in the feed is made.
+_NUMBERED_TRADE = Struct(">h i16s ii iq iq ii i? iq".replace(" ", "")).pack
+_NUMBERED_RAW = Struct(">h i16s iq iq iq ii iq".replace(" ", "")).pack
 _STALE = Struct(">hiq").pack
 _BOOLEAN = Struct(">i?").pack
 _BIGINT = Struct(">iq").pack
@@ -119,26 +122,22 @@ class TradeRows:
         traded_at = trade.traded_at_micros
         count, price = trade.count_centis, trade.yes_price_micros
         repeated = _repeated(trade.is_block_trade, trade.taker_side, trade.market_ticker)
-        if seq is None or self._connection is None:
-            seq_field = feed_order_field = NULL
-        else:
-            seq_field = _BIGINT(8, seq)
-            feed_order_field = _BIGINT(8, self._connection << 32 | seq)
         day = traded_at // _MICROS_PER_DAY - _POSTGRES_EPOCH_DAYS
         at = traded_at - POSTGRES_EPOCH_MICROS
         received = received_at_micros - POSTGRES_EPOCH_MICROS
         exact = trade.exact_time
-        self.trades.append(
-            _TRADE(10, 16, trade_id, 4, day, 8, at, 8, count, 4, price, 1, exact)
-            + feed_order_field
-            + repeated
-        )
-        self.raw.append(
-            _RAW(14, 16, trade_id, 8, received, 8, at, 8, count, 4, price)
-            + seq_field
-            + repeated
-            + self._common
-        )
+        connection = self._connection
+        if seq is None or connection is None:
+            row = _TRADE(10, 16, trade_id, 4, day, 8, at, 8, count, 4, price, 1, exact) + NULL
+            raw = _RAW(14, 16, trade_id, 8, received, 8, at, 8, count, 4, price) + NULL
+        else:
+            order = connection << 32 | seq
+            row = _NUMBERED_TRADE(
+                10, 16, trade_id, 4, day, 8, at, 8, count, 4, price, 1, exact, 8, order
+            )
+            raw = _NUMBERED_RAW(14, 16, trade_id, 8, received, 8, at, 8, count, 4, price, 8, seq)
+        self.trades.append(row + repeated)
+        self.raw.append(raw + repeated + self._common)
         self.minutes.add((trade.market_ticker, traded_at // _MICROS_PER_MINUTE))
 
     def __len__(self) -> int:
