@@ -141,6 +141,8 @@ def _provoke(drill: Drill) -> None:
     drill.expect("WARNING books missing", 120)
     drill.wait_for("ERROR disk of the home folder", _LONGEST_PAUSE + 30)
 
+    # A new connection begins to watch its books anew, and to count for how long some are missing.
+    drill.wait_for("WARNING books missing", 150)
     platform.fault("rest_503", seconds=_OUTAGE_SECONDS)
     drill.expect("WARNING open gap", _GAP_LIMIT)
     platform.fault("drop_connection")
