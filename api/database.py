@@ -1,5 +1,7 @@
 """The API's side of the database: a small pool on a role that can only read."""
 
+import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,6 +90,8 @@ class ReadDatabase:
             reconnect_timeout=1,
         )
         self._in_use = 0
+        self._wait_seconds = wait_seconds
+        self._answered_at = -math.inf
 
     async def open(self) -> None:
         await self._pool.open(wait=False)
@@ -115,8 +119,9 @@ class ReadDatabase:
             except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
                 raise SchemaMissing(str(error).strip()) from error
             except (PoolTimeout, TooManyRequests) as error:
-                # While the database is away none is in use: whoever had one has lost it.
-                if self._in_use:
+                # While the database is away none is in use: whoever had one has lost it. Nor is
+                # one in the moment in which all are handed on.
+                if self._in_use or time.monotonic() - self._answered_at < self._wait_seconds:
                     raise DatabaseBusy(str(error).strip()) from error
                 raise
             except PoolClosed:
@@ -137,6 +142,7 @@ class ReadDatabase:
             self._in_use += 1
             try:
                 cursor = await connection.execute(statement.encode(), parameters)
+                self._answered_at = time.monotonic()
             finally:
                 self._in_use -= 1
             result = cursor.pgresult
