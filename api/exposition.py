@@ -130,6 +130,10 @@ STORED: Mapping[str, Family] = {
     "books_below_zero_total": _counter(
         "books_below_zero_total", "Books whose deltas did not fit: their watch ended."
     ),
+    "books_differ_total": _counter(
+        "books_differ_total",
+        "Snapshots that the deltas before them do not make: the watch began anew.",
+    ),
 }
 # Kept as counts of single buckets, by their upper bound, beside their sum.
 HISTOGRAMS: Mapping[str, str] = {

@@ -30,8 +30,8 @@ from kalshi_platform.storage.reads.status import GAP_SECONDS, Status
 REJECTED_SECONDS = 600.0
 # From the start of everything to the first lease, on a busy machine.
 STARTING_SECONDS = 90.0
-# The recorder chooses its books within this after a start.
-BOOKS_SECONDS = 120.0
+# The recorder chooses its books within this after a start; what is wrong then must stay so a while.
+BOOKS_SECONDS = 90.0
 
 
 class Facts(NamedTuple):

@@ -6,6 +6,7 @@ the subscription, not the books on it.
 """
 
 import psycopg
+import structlog
 from msgspec import UNSET
 
 from kalshi_platform.exchange.book_messages import BookDelta, read_delta, read_snapshot
@@ -31,6 +32,8 @@ from kalshi_platform.storage.writes.books import (
 )
 from kalshi_platform.storage.writes.gaps import Gap
 from kalshi_platform.transform.books import CLOCK_SECONDS
+
+log = structlog.get_logger()
 
 # A delta's own time is believed so far from its frame's: a rebuild looks for deltas within that.
 _REACH_MS = CLOCK_SECONDS * 1000
@@ -139,10 +142,17 @@ class BookRows:
         self._ended.add(gap.market_ticker)
         self.watches.append(WatchEnds(gap.starts_at, gap.cause, gap.market_ticker))
 
-    def write(self, connection: psycopg.Connection) -> None:
-        """Write everything; the caller has made the partitions and commits."""
+    def write(self, connection: psycopg.Connection) -> int:
+        """Write everything; the caller has made the partitions and commits.
+
+        Returns:
+            How many books turned out to have lost something that no number showed.
+        """
         if self.snapshots:
             add_snapshots(connection, self.snapshots)
         if self.deltas:
             add_deltas(connection, self.deltas)
-        change_watches(connection, self.watches)
+        differ = change_watches(connection, self.watches)
+        for market in differ:
+            log.error("book_differs", market=market)
+        return len(differ)

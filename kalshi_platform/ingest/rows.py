@@ -131,7 +131,8 @@ class Rows:
         if self.quotes:
             feed_writes.add_quotes(connection, self.quotes)
             mark_quoted(connection, self.quote_minutes)
-        self.books.write(connection)
+        if differ := self.books.write(connection):
+            self.counters["books_differ_total", ""] += differ
         if self.rejected:
             feed_writes.add_rejected(connection, self.rejected)
         for gap in self.gaps:

@@ -39,7 +39,7 @@ _GLANCE_SECONDS = 0.25
 # The loader commits a snapshot well within this, beside its lag.
 _UNKNOWN_SECONDS = 0.5
 _FIRST_ASK_AGAIN_SECONDS, _LONGEST_ASK_AGAIN_SECONDS = 5.0, 300.0
-_OUTDATED_SECONDS = 600.0
+_OUTDATED_SECONDS = 60.0
 _AGAIN_SECONDS = 5.0
 # A recorder that ends waits for it.
 _STATEMENT_SECONDS = 4
@@ -168,10 +168,11 @@ class Watchlist:
             one.pause_seconds = min(_LONGEST_ASK_AGAIN_SECONDS, one.pause_seconds * 2)
 
     def _ask_for_outdated(self, connection: psycopg.Connection) -> None:
-        """Ask for a snapshot of each quiet book now and then: old days of them are dropped."""
+        """Ask for a snapshot of each book now and then: the loader holds it to its deltas."""
         if loader_lag(connection) is not None:
-            outdated = outdated_books(connection) & self._books.report.watched
-            self._books.outdated.extend(sorted(outdated))
+            watched = self._books.report.watched
+            outdated = outdated_books(connection)
+            self._books.outdated.extend(ticker for ticker in outdated if ticker in watched)
 
     def _save(self, connection: psycopg.Connection, known: set[str], now: float) -> None:
         """Tell the tables what changed, and now and then that somebody is here."""

@@ -146,6 +146,84 @@ CROSS JOIN LATERAL (
 ) AS level"""  # noqa: S608
 
 
+def levels_that_differ(told: str) -> str:
+    """SQL, the inside of a WITH, for what is wrong with snapshots: the one before each, changed by
+    the deltas between, ought to make it.
+
+    Args:
+        told: name of a relation with `market_ticker`, `at`, `feed_order` and `sid` of snapshots,
+            and with `before_at` and `before_order` of the one before each on its subscription.
+
+    Returns:
+        Common table expressions, the last two of interest to the caller: `compared`, the rows of
+        `told` with both books, and `wrong`, one row a level that differs or fell below zero on the
+        way: `market_ticker`, `feed_order`, `side`, `price_micros`, `snapshot_centis`,
+        `rebuilt_centis`, `lowest_centis`.
+    """
+    return f"""\
+compared AS (
+    SELECT told.*, held.source, held.seq, before.seq AS before_seq,
+           held.yes_micros, held.yes_centis, held.no_micros, held.no_centis,
+           before.yes_micros AS before_yes_micros, before.yes_centis AS before_yes_centis,
+           before.no_micros AS before_no_micros, before.no_centis AS before_no_centis
+    FROM {told} AS told
+    JOIN book_snapshots AS held USING (market_ticker, at, feed_order)
+    JOIN book_snapshots AS before ON before.market_ticker = told.market_ticker
+        AND before.at = before_at AND before.feed_order = before_order
+), change AS (
+    SELECT compared.market_ticker, compared.feed_order, level.side, level.price_micros,
+           level.centis, level.told_order
+    FROM compared
+    CROSS JOIN LATERAL (
+        SELECT 'yes' AS side, price_micros, centis, before_order AS told_order
+        FROM unnest(before_yes_micros, before_yes_centis) AS yes (price_micros, centis)
+        UNION ALL
+        SELECT 'no', price_micros, centis, before_order
+        FROM unnest(before_no_micros, before_no_centis) AS no (price_micros, centis)
+        UNION ALL
+        SELECT delta.side, delta.price_micros, delta.delta_centis, delta.feed_order
+        FROM book_deltas AS delta
+        WHERE delta.market_ticker = compared.market_ticker AND delta.sid = compared.sid
+          AND delta.feed_order >> 32 = compared.feed_order >> 32
+          AND delta.feed_order > before_order
+          AND (before_seq IS NULL OR delta.seq > before_seq)
+          -- A snapshot of the exchange holds what is numbered before it, however late that came.
+          AND CASE compared.source WHEN 'exchange' THEN delta.seq < compared.seq
+                   ELSE delta.feed_order <= compared.feed_order END
+          AND delta.at >= before_at - interval '{CLOCK_SECONDS} seconds'
+          AND delta.at <= compared.at + interval '{CLOCK_SECONDS} seconds'
+    ) AS level
+), walked AS (
+    SELECT market_ticker, feed_order, side, price_micros, centis,
+           sum(centis) OVER (PARTITION BY market_ticker, feed_order, side, price_micros
+                             ORDER BY told_order) AS size_centis
+    FROM change
+), rebuilt AS (
+    SELECT market_ticker, feed_order, side, price_micros, sum(centis)::bigint AS size_centis,
+           min(size_centis) AS lowest_centis
+    FROM walked
+    GROUP BY market_ticker, feed_order, side, price_micros
+), shown AS (
+    SELECT compared.market_ticker, compared.feed_order, level.*
+    FROM compared
+    CROSS JOIN LATERAL (
+        SELECT 'yes' AS side, price_micros, size_centis
+        FROM unnest(yes_micros, yes_centis) AS yes (price_micros, size_centis)
+        UNION ALL
+        SELECT 'no', price_micros, size_centis
+        FROM unnest(no_micros, no_centis) AS no (price_micros, size_centis)
+    ) AS level
+), wrong AS (
+    SELECT market_ticker, feed_order, side, price_micros,
+           coalesce(shown.size_centis, 0) AS snapshot_centis,
+           coalesce(rebuilt.size_centis, 0) AS rebuilt_centis, rebuilt.lowest_centis
+    FROM rebuilt
+    FULL JOIN shown USING (market_ticker, feed_order, side, price_micros)
+    WHERE coalesce(shown.size_centis, 0) <> coalesce(rebuilt.size_centis, 0)
+       OR rebuilt.lowest_centis < 0
+)"""  # noqa: S608  (constants and the caller's own words)
+
+
 def _listed(column: str, side: str, kind: str) -> str:
     """SQL for one side's levels as an array, by ascending price."""
     return (

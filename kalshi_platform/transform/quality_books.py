@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from kalshi_platform.transform.books import CLOCK_SECONDS, books_at
+from kalshi_platform.transform.books import books_at, levels_that_differ
 from kalshi_platform.transform.quality import Check
 from kalshi_platform.transform.questions import EXAMPLES, as_examples, one_row
 
@@ -44,67 +44,7 @@ WITH told AS (
           AND watch.start_order > before_order AND watch.start_order <= feed_order)
     ORDER BY hashtext(market_ticker || feed_order)
     LIMIT {_SNAPSHOTS}
-), compared AS (
-    SELECT drawn.*, held.source, held.seq, before.seq AS before_seq,
-           held.yes_micros, held.yes_centis, held.no_micros, held.no_centis,
-           before.yes_micros AS before_yes_micros, before.yes_centis AS before_yes_centis,
-           before.no_micros AS before_no_micros, before.no_centis AS before_no_centis
-    FROM drawn
-    JOIN book_snapshots AS held USING (market_ticker, at, feed_order)
-    JOIN book_snapshots AS before ON before.market_ticker = drawn.market_ticker
-        AND before.at = before_at AND before.feed_order = before_order
-), change AS (
-    SELECT compared.market_ticker, compared.feed_order, level.side, level.price_micros,
-           level.centis, level.told_order
-    FROM compared
-    CROSS JOIN LATERAL (
-        SELECT 'yes' AS side, price_micros, centis, before_order AS told_order
-        FROM unnest(before_yes_micros, before_yes_centis) AS yes (price_micros, centis)
-        UNION ALL
-        SELECT 'no', price_micros, centis, before_order
-        FROM unnest(before_no_micros, before_no_centis) AS no (price_micros, centis)
-        UNION ALL
-        SELECT delta.side, delta.price_micros, delta.delta_centis, delta.feed_order
-        FROM book_deltas AS delta
-        WHERE delta.market_ticker = compared.market_ticker AND delta.sid = compared.sid
-          AND delta.feed_order >> 32 = compared.feed_order >> 32
-          AND delta.feed_order > before_order
-          AND (before_seq IS NULL OR delta.seq > before_seq)
-          -- A snapshot of the exchange holds what is numbered before it, however late that came.
-          AND CASE compared.source WHEN 'exchange' THEN delta.seq < compared.seq
-                   ELSE delta.feed_order <= compared.feed_order END
-          AND delta.at >= before_at - interval '{CLOCK_SECONDS} seconds'
-          AND delta.at <= compared.at + interval '{CLOCK_SECONDS} seconds'
-    ) AS level
-), walked AS (
-    SELECT market_ticker, feed_order, side, price_micros, centis,
-           sum(centis) OVER (PARTITION BY market_ticker, feed_order, side, price_micros
-                             ORDER BY told_order) AS size_centis
-    FROM change
-), rebuilt AS (
-    SELECT market_ticker, feed_order, side, price_micros, sum(centis)::bigint AS size_centis,
-           min(size_centis) AS lowest_centis
-    FROM walked
-    GROUP BY market_ticker, feed_order, side, price_micros
-), shown AS (
-    SELECT compared.market_ticker, compared.feed_order, level.*
-    FROM compared
-    CROSS JOIN LATERAL (
-        SELECT 'yes' AS side, price_micros, size_centis
-        FROM unnest(yes_micros, yes_centis) AS yes (price_micros, size_centis)
-        UNION ALL
-        SELECT 'no', price_micros, size_centis
-        FROM unnest(no_micros, no_centis) AS no (price_micros, size_centis)
-    ) AS level
-), wrong AS (
-    SELECT market_ticker, feed_order, side, price_micros,
-           coalesce(shown.size_centis, 0) AS snapshot_centis,
-           coalesce(rebuilt.size_centis, 0) AS rebuilt_centis, rebuilt.lowest_centis
-    FROM rebuilt
-    FULL JOIN shown USING (market_ticker, feed_order, side, price_micros)
-    WHERE coalesce(shown.size_centis, 0) <> coalesce(rebuilt.size_centis, 0)
-       OR rebuilt.lowest_centis < 0
-), example AS (
+), {levels_that_differ("drawn")}, example AS (
     SELECT wrong.market_ticker, compared.at, compared.source, wrong.side, wrong.price_micros,
            wrong.snapshot_centis, wrong.rebuilt_centis, wrong.lowest_centis
     FROM wrong JOIN compared USING (market_ticker, feed_order)

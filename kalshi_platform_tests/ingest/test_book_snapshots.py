@@ -153,8 +153,8 @@ def test_a_level_below_zero_ends_the_watch_where_the_book_was_last_told_whole(da
         tmp_path,
         opening(),
         lines(snapshot(1, yes=YES), snapshot(2, market=OTHER, yes=YES), delta(3, at_ms=10)),
-        lines(delta(4, at_ms=20, market=OTHER), snapshot(5, at_ms=30, yes=YES)),
-        lines(delta(6, at_ms=40, delta_fp="-5.01"), delta(7, at_ms=50, price_dollars="0.2000")),
+        lines(delta(4, at_ms=20, market=OTHER), snapshot(5, at_ms=30, yes=[["0.3000", "6.00"]])),
+        lines(delta(6, at_ms=40, delta_fp="-6.01"), delta(7, at_ms=50, price_dollars="0.2000")),
     )
     load(database, tmp_path)
     assert take(database, most_deltas=1) == 1

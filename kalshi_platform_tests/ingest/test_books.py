@@ -151,6 +151,32 @@ def test_a_jump_ends_all_watches_and_a_snapshot_begins_its_own(database, tmp_pat
     ]
 
 
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_a_snapshot_that_its_deltas_do_not_make_reveals_a_silent_loss(database, tmp_path, pieces):
+    told = [
+        snapshot(1, yes=YES),
+        delta(2, at_ms=10),
+        snapshot(3, at_ms=20, yes=[["0.3000", "6.00"]]),  # as it must be
+        delta(4, at_ms=30),
+        snapshot(5, at_ms=40, yes=[["0.3000", "9.00"]]),  # two contracts came unseen
+        delta(6, at_ms=50),
+        snapshot(7, at_ms=60, yes=[["0.3000", "10.00"]]),
+        snapshot(8, at_ms=70, market=OTHER, yes=YES),
+    ]
+    size = len(told) // pieces
+    blocks = [lines(*told[first : first + size]) for first in range(0, len(told), size)]
+    loaded(database, tmp_path, opening(), *blocks)
+    differs = "a snapshot that its deltas do not make"
+    assert watches(database) == [(0, 20, differs), (40, None, None)]
+    assert watches(database, OTHER) == [(70, None, None)]
+    assert rows(
+        database,
+        "SELECT channel, cause, status, market_ticker, starts_at, ends_at, connection FROM gaps",
+    ) == [("orderbook_delta", differs, "explained", MARKET, instant(20), instant(40), CONNECTION)]
+    counted = "SELECT value FROM ingestion_metrics WHERE name = 'books_differ_total'"
+    assert rows(database, counted) == [(1,)]
+
+
 def test_a_snapshot_may_reveal_the_jump_and_begin_the_next_watch(database, tmp_path):
     loaded(
         database, tmp_path, opening(), lines(snapshot(1, yes=YES), snapshot(3, at_ms=9, yes=YES))

@@ -50,13 +50,17 @@ def busy(database, **trades):
     land(database, *rows)
 
 
-def keep_snapshot(database, ticker, received_at):
+def keep_snapshot(database, ticker, received_at, source="exchange"):
     """A snapshot of long ago by the exchange's clock, as in a replay."""
     with connect(database) as connection:
-        land_book(connection, Snapshot(NOON, received_at.day, market=ticker))
+        count = "SELECT count(*) FROM book_snapshots WHERE market_ticker = %s"
+        [order] = connection.execute(count, [ticker]).fetchone()
+        snapshot = Snapshot(NOON, order, market=ticker)
+        land_book(connection, snapshot)
         connection.execute(
-            "UPDATE book_snapshots SET received_at = %s WHERE market_ticker = %s",
-            [received_at, ticker],
+            "UPDATE book_snapshots SET received_at = %s, source = %s"
+            " WHERE market_ticker = %s AND feed_order = %s",
+            [received_at, source, ticker, snapshot.feed_order],
         )
 
 
@@ -289,24 +293,25 @@ def test_where_nobody_loads_nothing_is_asked_for(database, chooser):
     assert not here.books.doubted
 
 
-def test_a_quiet_book_gets_a_snapshot_before_its_only_one_is_dropped(database, chooser):
+def test_a_book_that_the_exchange_has_not_told_whole_for_an_hour_is_asked_for(database, chooser):
     here = chooser("KXA,KXB,KXC")
     know(database, "KXA", "KXB", "KXC", "KXD")
     here.books.report = BookReport(True, frozenset({"KXA", "KXB", "KXC"}))
     now = datetime.now(UTC)
-    for ticker, hours in {"KXA": 13, "KXB": 11, "KXD": 30}.items():
-        keep_snapshot(database, ticker, now - timedelta(hours=hours))
+    for ticker, minutes in {"KXA": 61, "KXB": 55, "KXD": 300}.items():
+        keep_snapshot(database, ticker, now - timedelta(minutes=minutes))
+    keep_snapshot(database, "KXA", now, source="own")  # which proves nothing
     here.look()
     assert not here.books.outdated  # nobody loads what would come
     load_with_lag(database)
-    here.look(600)
-    assert list(here.books.outdated) == ["KXA", "KXC"]
+    here.look(60)
+    assert list(here.books.outdated) == ["KXC", "KXA"]
     here.books.outdated.clear()
-    here.look(300)
+    here.look(30)
     assert not here.books.outdated
     keep_snapshot(database, "KXA", now)
     load_with_lag(database)
-    here.look(300)
+    here.look(30)
     assert list(here.books.outdated) == ["KXC"]
 
 

@@ -13,8 +13,10 @@ WATCH = "watch"
 # How long markets are compared for which is the busiest.
 BUSY_MINUTES = 15
 
-# Whole days of snapshots are dropped, two at the least are kept.
-_SNAPSHOT_HOURS = 12
+# Longest that a book is believed on the strength of its deltas alone.
+_PROOF_MINUTES = 60
+# The loader holds each snapshot to its deltas, some milliseconds each.
+_MOST_OUTDATED = 25
 
 # The loader keeps how far each channel has come by the exchange's clock, which may be ahead of
 # ours or, where a recording is replayed, far behind.
@@ -65,11 +67,13 @@ HAVING bool_or(name = 'loader_seen_at_seconds')"""
 _OUTDATED: LiteralString = """
 SELECT market_ticker FROM book_watches AS watch
 LEFT JOIN LATERAL (
-    SELECT received_at FROM book_snapshots WHERE market_ticker = watch.market_ticker
+    SELECT received_at FROM book_snapshots
+    WHERE market_ticker = watch.market_ticker AND source = 'exchange'
     ORDER BY at DESC LIMIT 1
 ) AS last ON true
-WHERE watch.ends_at IS NULL
-  AND (last.received_at IS NULL OR last.received_at < now() - make_interval(hours => %(hours)s))"""
+WHERE watch.ends_at IS NULL AND (
+    last.received_at IS NULL OR last.received_at < now() - make_interval(mins => %(minutes)s))
+ORDER BY last.received_at NULLS FIRST, market_ticker LIMIT %(most)s"""
 
 
 class FeedClock(NamedTuple):
@@ -122,12 +126,13 @@ def open_watches(connection: psycopg.Connection) -> set[str]:
     }
 
 
-def outdated_books(connection: psycopg.Connection) -> set[str]:
-    """Markets whose book is known now, and has no snapshot of the last hours.
+def outdated_books(connection: psycopg.Connection) -> list[str]:
+    """Some markets whose book is known now, and which the exchange has not told whole for an hour.
 
-    A quiet book would lose the only one it has when old days are dropped.
+    What no number shows to be lost, only a snapshot can. And a quiet book would lose the only one
+    it has when old days are dropped.
     """
-    return set(_tickers(connection, _OUTDATED, {"hours": _SNAPSHOT_HOURS}))
+    return _tickers(connection, _OUTDATED, {"minutes": _PROOF_MINUTES, "most": _MOST_OUTDATED})
 
 
 def loader_lag(connection: psycopg.Connection) -> float | None:

@@ -62,11 +62,15 @@ taken AS (
 ),
 ended AS (
     UPDATE book_watches AS watch
-    SET ends_at = greatest(watch.starts_at, rebuilt.base_at), ended_by = %(below_zero)s
+    SET ended_by = %(below_zero)s, ends_at = greatest(watch.starts_at, (
+            SELECT max(at) FROM book_snapshots AS told
+            WHERE told.market_ticker = watch.market_ticker AND told.sid = watch.sid
+              AND told.source = 'exchange'
+              AND told.feed_order BETWEEN watch.start_order AND rebuilt.base_order))
     FROM rebuilt
     WHERE watch.watch_id = rebuilt.watch_id AND rebuilt.lowest_centis < 0
       AND watch.ends_at IS NULL
-    RETURNING rebuilt.market_ticker, rebuilt.base_at, rebuilt.last_at, rebuilt.connection
+    RETURNING rebuilt.market_ticker, watch.ends_at, rebuilt.last_at, rebuilt.connection
 )
 SELECT market_ticker, NULL::timestamptz, NULL::timestamptz, NULL::bigint FROM taken
 UNION ALL
@@ -124,7 +128,8 @@ def take_snapshots(connection: psycopg.Connection, market_tickers: Sequence[str]
     """Rebuild these books as they are and keep them; the caller commits.
 
     A book with fewer than no contracts at a price is kept for nobody: something was lost that no
-    number showed. Its watch ends where it was last told whole, and the interval since is a gap.
+    number showed. Its watch ends where the exchange last told it whole, and the time since is a
+    gap.
     """
     rows = connection.execute(
         _REBUILD.encode(),
@@ -132,13 +137,13 @@ def take_snapshots(connection: psycopg.Connection, market_tickers: Sequence[str]
         prepare=False,
     ).fetchall()
     below_zero = [row for row in rows if row[1] is not None]
-    for market_ticker, base_at, last_at, number in below_zero:
+    for market_ticker, whole_at, last_at, number in below_zero:
         open_gap(
             connection,
             Gap(
                 "orderbook_delta",
                 BELOW_ZERO,
-                base_at,
+                whole_at,
                 last_at,
                 connection=number,
                 market_ticker=market_ticker,
