@@ -328,7 +328,7 @@ def _trade(
     *,
     exact_time: bool,
 ) -> Trade:
-    yes_price = _price(wire.yes_price_dollars, wire.no_price_dollars)
+    yes_price = price_of_yes(wire.yes_price_dollars, wire.no_price_dollars)
     count = centis(wire.count_fp)
     if count == 0:
         raise Unreadable("count_fp is zero")
@@ -379,7 +379,7 @@ def read_quote(message: TickerMessage) -> Quote:
 
 
 @lru_cache(maxsize=1 << 16)
-def _price(yes: str, no: str) -> int:
+def price_of_yes(yes: str, no: str) -> int:
     """The price of yes in micros, the price of no being its complement."""
     price = micros(yes)
     if not 0 < price <= MICROS_PER_DOLLAR:

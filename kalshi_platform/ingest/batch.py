@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import cast, get_args
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -30,6 +31,7 @@ from kalshi_platform.exchange.messages import (
     read_trade,
     ticker,
 )
+from kalshi_platform.exchange.trade_columns import read_trade_columns
 from kalshi_platform.exchange.unread import Subject, subject_of, subject_within
 from kalshi_platform.ingest.clock import time_told
 from kalshi_platform.ingest.feed import BOOKS, QUOTES, REJECTED, FeedState
@@ -56,6 +58,10 @@ from kalshi_platform.storage.writes.markets import is_ordinary
 
 # An exchange time this far ahead of the sending time is no evidence of anything.
 _LARGEST_LEAD_MS = 10_000
+# From so many trades on columns are quicker than rows.
+_FEWEST_AT_ONCE = 8
+# What says nothing of a subscription of trades.
+_DATA = {TradeFrame, TickerFrame, BookDeltaFrame, BookSnapshotFrame, *get_args(LifecycleFrame)}
 
 
 class Batch(Rows):
@@ -97,49 +103,24 @@ class Batch(Rows):
     def _lines(self, lines: list[TapeLine], data: bytes) -> None:
         """Read the lines of a block, `data` being their text.
 
-        By far the most common lines, a trade or a delta in its turn, are read here without a call
-        more than they need; `_line` reads everything, these too, and answers for whatever is
+        By far the most common lines are read here: trades all at once, a delta in its turn without
+        a call more than it needs. `_line` reads everything, these too, and answers for whatever is
         unusual.
         """
-        state, known_markets, add = self.state, self._known_markets, self.trades.add
+        if not lines:
+            return
+        state, known = self.state, self.state.frames
         raws = BlockLines(data)
-        raw_at = raws.at
-        self._count_bytes(lines, data, raws)
-        day = None
-        trades = 0
-        newest = (0, 0)
+        kinds = {line.frame.__class__ for line in lines}
+        self._count_bytes(lines, data, raws, kinds)
+        at_once = TradeFrame in kinds and self._trades_at_once(lines, kinds)
         for number, line in enumerate(lines):
             frame = line.frame
-            if frame.__class__ is TradeFrame and line.connection == state.in_step:
-                subscription = state.subscriptions.get(frame.sid)
-                if subscription is not None and frame.seq == subscription.seq + 1:
-                    message, received_ns = frame.msg, line.received_at_ns
-                    try:
-                        trade = read_trade(message)
-                        add(trade, received_ns // 1000, frame.seq)
-                    except ValueError:
-                        self._line(line, partial(raw_at, number))
-                        continue
-                    subscription.seq = frame.seq
-                    state.frames += 1
-                    trades += 1
-                    if trade.market_ticker not in known_markets:
-                        self.new_markets.add(trade.market_ticker)
-                    if day != (day := trade.traded_at_micros // MICROS_PER_DAY):
-                        self.trade_days.add(day)
-                    sent_ms = frame.sending_ts_ms
-                    now_ms = (
-                        received_ns // 1_000_000
-                        if sent_ms is UNSET
-                        else exchange_ms(sent_ms, received_ns)
-                    )
-                    at_ms = message.ts_ms
-                    if at_ms > now_ms + _LARGEST_LEAD_MS:
-                        at_ms = now_ms + _LARGEST_LEAD_MS
-                    state.reached("trade", at_ms, frame.sid)
-                    newest = (received_ns, now_ms)
+            if at_once:
+                state.frames = known + number
+                if frame.__class__ is TradeFrame:
                     continue
-            elif frame.__class__ is BookDeltaFrame and line.connection == state.in_step:
+            if frame.__class__ is BookDeltaFrame and line.connection == state.in_step:
                 subscription = state.subscriptions.get(frame.sid)
                 if subscription is not None and frame.seq == subscription.seq + 1:
                     received_ns = line.received_at_ns
@@ -147,26 +128,63 @@ class Batch(Rows):
                     try:
                         self._add_delta(frame, received_ns, now_ms, state.frames + 1)
                     except ValueError:
-                        self._line(line, partial(raw_at, number))
+                        self._line(line, partial(raws.at, number))
                         continue
                     subscription.seq = frame.seq
                     state.frames += 1
                     continue
-            self._line(line, partial(raw_at, number))
-        if trades:
-            self.messages["trade"] += trades
-            self.newest["trade"] = max(newest, self.newest.get("trade", newest))
+            self._line(line, partial(raws.at, number))
+        if at_once:
+            state.frames = known + len(lines)
 
-    def _count_bytes(self, lines: list[TapeLine], data: bytes, raws: BlockLines) -> None:
+    def _trades_at_once(self, lines: list[TapeLine], kinds: set[type]) -> bool:
+        """Read the trades of a block before its other lines, column by column.
+
+        Returns:
+            False, and nothing is read: some trade is unusual or not in its turn, there are few, or
+            another line may change what they mean.
+        """
+        state = self.state
+        trades = [line for line in lines if line.frame.__class__ is TradeFrame]
+        frames = cast("list[TradeFrame]", [line.frame for line in trades])
+        subscription = state.subscriptions.get(frames[0].sid)
+        if (
+            len(trades) < _FEWEST_AT_ONCE
+            or not kinds <= _DATA
+            or subscription is None
+            or subscription.channel != "trade"
+            or {frame.sid for frame in frames} != {frames[0].sid}
+            or {line.connection for line in lines} != {state.in_step}
+        ):
+            return False
+        first, last = subscription.seq + 1, subscription.seq + len(frames)
+        if [frame.seq for frame in frames] != [*range(first, last + 1)]:
+            return False
+        received_ns = [line.received_at_ns for line in trades]
+        try:
+            columns = read_trade_columns([frame.msg for frame in frames])
+        except ValueError:
+            return False
+        self.trades.add_columns(columns, [ns // 1000 for ns in received_ns], first)
+        subscription.seq = last
+        self.trade_days.update({ms // 86_400_000 for ms in columns.traded_at_ms})
+        self.new_markets |= set(columns.market_tickers) - self._known_markets
+        now_ms = [*map(exchange_ms, [frame.sending_ts_ms for frame in frames], received_ns)]
+        latest = [ms + _LARGEST_LEAD_MS for ms in now_ms]
+        state.reached("trade", max(map(min, columns.traded_at_ms, latest)), frames[0].sid)
+        self.messages["trade"] += len(trades)
+        self.newest["trade"] = (received_ns[-1], now_ms[-1])
+        return True
+
+    def _count_bytes(
+        self, lines: list[TapeLine], data: bytes, raws: BlockLines, kinds: set[type]
+    ) -> None:
         """Add the frames' bytes to their channels'."""
-        if not lines:
-            return
         self.first_received_ns = self.first_received_ns or lines[0].received_at_ns
-        kinds = {line.frame.__class__ for line in lines}
         if len(kinds) == 1:
             # A burst: no line need be taken out of the block.
             around = around_frame(data[: data.index(b"\n")]) + len(b"\n")
-            sizes: dict[type, int] = {kinds.pop(): len(data) - around * len(lines)}
+            sizes = {next(iter(kinds)): len(data) - around * len(lines)}
         else:
             around = next((around_frame(raw) for raw in raws.all() if b'"frame":' in raw), 0)
             sizes = dict.fromkeys(kinds, 0)

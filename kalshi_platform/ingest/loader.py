@@ -22,6 +22,7 @@ from kalshi_platform.ingest.books import BookRows
 from kalshi_platform.ingest.feed import BOOKS, QUOTES, FeedState
 from kalshi_platform.ingest.figures import Committed, Figures, label
 from kalshi_platform.ingest.tape import Block, Position, TapeDamaged, TapeReader
+from kalshi_platform.storage.bulk import send_far_ahead
 from kalshi_platform.storage.engine import connect
 from kalshi_platform.storage.leases import LOADER
 from kalshi_platform.storage.migrate import require_current_schema
@@ -32,9 +33,9 @@ from kalshi_platform.storage.writes.starts import note_start
 
 log = structlog.get_logger()
 
-# About 10,000 trades: large enough for COPY, small enough that reading and writing overlap.
-_BATCH_BYTES = 4 << 20
-_MOST_BATCHES_AHEAD = 2
+# Some 36,000 trades: large enough for COPY, small enough that reading and writing overlap.
+_BATCH_BYTES = 12 << 20
+_MOST_BATCHES_AHEAD = 1
 _IDLE_SECONDS = 0.05
 _METRICS_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -93,6 +94,10 @@ class Loader:
 
     def _follow(self, connection: psycopg.Connection, stop: threading.Event) -> None:
         require_current_schema(connection)
+        send_far_ahead(connection)
+        # Should the server die, a commit of the last moment is lost with its checkpoint, and the
+        # tape, which is on disk, is loaded once more from there.
+        connection.execute("SET synchronous_commit = off")
         while not _take_lease(connection):
             if stop.wait(0.5):
                 return
@@ -145,6 +150,7 @@ class Loader:
         batch = Batch(self._state, self._known_markets, datetime.now(UTC))
         for block in blocks:
             batch.read(block)
+        batch.pack()
         segment, offset = blocks[-1].end
         feed = msgspec.to_builtins(self._state, str_keys=True)
         return batch, {"segment": segment, "offset": offset, "feed": feed}

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 
 PUBLIC_CHANNELS = ("trade", "ticker", "market_lifecycle_v2", "multivariate_market_lifecycle")
 _LEASE_SECONDS = 0.5
+# Some 12,000 frames of three pieces: so many wait no longer, for the loader works on blocks whole.
+_MANY_PIECES = 36_000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -43,7 +46,7 @@ class Recorder:
         database_url: where the lease lives.
         tape_folder: where frames go.
         ws_url, signer: the exchange.
-        flush_seconds: longest time a frame waits in memory before it is on disk.
+        flush_seconds: longest time a frame waits in memory before it is handed to the disk.
         segment_seconds: a new tape file every so often.
         silence_seconds: see `exchange.stream.Stream`.
         flushed: set whenever something new is on the tape.
@@ -70,6 +73,7 @@ class Recorder:
         self._lease = Lease(database_url, RECORDER)
         self._lines: list[bytes] = []
         """Pieces of the lines that are not on the tape yet."""
+        self._many = asyncio.Event()
         self._opening = b""
         self._received_at_ns = self._connection = 0
         self._flushed = flushed or threading.Event()
@@ -97,6 +101,8 @@ class Recorder:
                 self.text(connection, received_at_ns, data)
                 return
         self._lines += (self._opening, data, b"}\n")
+        if len(self._lines) > _MANY_PIECES:
+            self._many.set()
 
     def text(self, connection: int, received_at_ns: int, data: bytes) -> None:
         line = {
@@ -175,7 +181,10 @@ class Recorder:
 
     async def _flush_regularly(self) -> None:
         while True:
-            await asyncio.sleep(self._flush_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._flush_seconds):
+                    await self._many.wait()
+            self._many.clear()
             if lines := self._take_lines():
                 # In a thread: neither compression nor a slow disk may hold up the reader.
                 await _in(self._tape_thread, self._flush, lines)

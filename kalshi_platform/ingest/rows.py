@@ -92,6 +92,11 @@ class Rows:
         self.received_days.add(unix_micros(received_at) // MICROS_PER_DAY)
         self.counters["rejected_total", f'source="ws",{label(channel)}'] += 1
 
+    def pack(self) -> None:
+        """Do now what writing need not wait for; nothing more is read."""
+        if self.trades:
+            _ = self.trades.packed
+
     def row_count(self) -> int:
         """Rows that it adds to the tables of the feed."""
         return (

@@ -5,6 +5,8 @@ COPY, "Binary Format"). Numbers of fixed width are packed by one `struct` call a
 come last, so that only their lengths vary.
 """
 
+import os
+import socket
 from collections.abc import Iterable
 from struct import Struct
 
@@ -35,3 +37,17 @@ def copy_binary(
     )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(_HEADER + b"".join(rows) + _TRAILER)
+
+
+# As much as a batch of the loader; the system may allow less (net.core.wmem_max).
+_SOCKET_BYTES = 4 << 20
+
+
+def send_far_ahead(connection: psycopg.Connection) -> None:
+    """Let the system hold some megabytes that the server has not read yet.
+
+    With its habit of 200 kB, a thread that sends must be woken, and wait for the interpreter, so
+    often that the server is idle for a third of the time while other threads compute.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)

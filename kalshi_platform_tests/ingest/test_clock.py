@@ -40,14 +40,14 @@ def test_a_snapshot_that_tells_no_time_has_that_of_the_next_message(database, tm
         replayed(snapshot(1, yes=YES)),
         replayed(delta(2, at_ms=500), at_ms=100),
         # Twice as fast as it was recorded.
-        replayed(delta(3, at_ms=700), snapshot(4, yes=YES), at_ms=200),
+        replayed(delta(3, at_ms=700), snapshot(4, yes=[["0.3000", "7.00"]]), at_ms=200),
     )
     load(database, tmp_path)
     assert watches(database) == [(400, None, None)]
     assert book_at(database, 399) is None
     assert book_at(database, 450) == ({300_000: 500}, {})
     assert book_at(database, 699) == ({300_000: 600}, {})
-    assert book_at(database, 700) == ({300_000: 500}, {})
+    assert book_at(database, 700) == ({300_000: 700}, {})
     assert rows(database, "SELECT count(*) FROM gaps") == [(0,)]
 
 

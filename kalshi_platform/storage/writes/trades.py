@@ -4,12 +4,13 @@ A merge does not depend on the order of arrival: microseconds win over milliseco
 place in the feed wins over later ones (a repeated frame), a stated block flag wins over none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import psycopg
 
 from kalshi_platform.storage import tables
@@ -31,6 +32,25 @@ class TradeValues(Protocol):
     is_block_trade: bool | None
     traded_at_micros: int
     exact_time: bool
+
+
+class ColumnValues(Protocol):
+    """Many trades, an element of each column a trade; `exchange.trade_columns` makes them."""
+
+    @property
+    def trade_ids(self) -> bytes: ...
+    @property
+    def market_tickers(self) -> Sequence[str]: ...
+    @property
+    def yes_price_micros(self) -> Sequence[int]: ...
+    @property
+    def count_centis(self) -> Sequence[int]: ...
+    @property
+    def taker_sides(self) -> Sequence[str]: ...
+    @property
+    def is_block_trade(self) -> Sequence[bool | None]: ...
+    @property
+    def traded_at_ms(self) -> Sequence[int]: ...
 
 
 class Landed(NamedTuple):
@@ -77,11 +97,38 @@ _RAW = Struct(">h i16s iq iq iq ii".replace(" ", "")).pack
 # The same with the number on the subscription, of which the order in the feed is made.
 _NUMBERED_TRADE = Struct(">h i16s ii iq iq ii i? iq".replace(" ", "")).pack
 _NUMBERED_RAW = Struct(">h i16s iq iq iq ii iq".replace(" ", "")).pack
+# The same as a row of numpy's, for many at once.
+_TRADE_ROW = np.dtype(
+    [
+        *(("fields", ">i2"), ("id_length", ">i4"), ("trade_id", "V16")),
+        *(("day_length", ">i4"), ("day", ">i4"), ("at_length", ">i4"), ("at", ">i8")),
+        *(("count_length", ">i4"), ("count", ">i8"), ("price_length", ">i4"), ("price", ">i4")),
+        *(("exact_length", ">i4"), ("exact", "?"), ("order_length", ">i4"), ("order", ">i8")),
+    ]
+)
+_RAW_ROW = np.dtype(
+    [
+        *(("fields", ">i2"), ("id_length", ">i4"), ("trade_id", "V16")),
+        *(("received_length", ">i4"), ("received", ">i8"), ("at_length", ">i4"), ("at", ">i8")),
+        *(("count_length", ">i4"), ("count", ">i8"), ("price_length", ">i4"), ("price", ">i4")),
+        *(("seq_length", ">i4"), ("seq", ">i8")),
+    ]
+)
+_ANY_TRADE = _NUMBERED_TRADE(10, 16, b"", 4, 0, 8, 0, 8, 0, 4, 0, 1, False, 8, 0)
+_ANY_RAW = _NUMBERED_RAW(14, 16, b"", 8, 0, 8, 0, 8, 0, 4, 0, 8, 0)
 _STALE = Struct(">hiq").pack
 _BOOLEAN = Struct(">i?").pack
 _BIGINT = Struct(">iq").pack
 _POSTGRES_EPOCH_DAYS = POSTGRES_EPOCH_MICROS // _MICROS_PER_DAY
 _MICROS_PER_MINUTE = 60_000_000
+
+
+class Packed(NamedTuple):
+    """Rows of three tables in COPY BINARY."""
+
+    raw: bytes
+    trades: bytes
+    stale_candles: bytes
 
 
 class TradeRows:
@@ -140,8 +187,64 @@ class TradeRows:
         self.raw.append(raw + repeated + self._common)
         self.minutes.add((trade.market_ticker, traded_at // _MICROS_PER_MINUTE))
 
+    def add_columns(
+        self, columns: ColumnValues, received_at_micros: Sequence[int], first_seq: int
+    ) -> None:
+        """Add trades of the feed that have their place and follow each other from `first_seq` on.
+
+        Their times are in milliseconds, so none is exact.
+        """
+        assert self._connection is not None, "the feed has a place"
+        count = len(received_at_micros)
+        traded_at = np.array(columns.traded_at_ms, np.int64) * 1000
+        seqs = np.arange(first_seq, first_seq + count)
+        rows = np.frombuffer(bytearray(_ANY_TRADE * count), _TRADE_ROW)
+        raws = np.frombuffer(bytearray(_ANY_RAW * count), _RAW_ROW)
+        rows["day"] = traded_at // _MICROS_PER_DAY - _POSTGRES_EPOCH_DAYS
+        rows["order"] = self._connection << 32 | seqs
+        raws["received"] = np.array(received_at_micros, np.int64) - POSTGRES_EPOCH_MICROS
+        raws["seq"] = seqs
+        for table in (rows, raws):
+            table["trade_id"] = np.frombuffer(columns.trade_ids, "V16")
+            table["at"] = traded_at - POSTGRES_EPOCH_MICROS
+            table["count"] = columns.count_centis
+            table["price"] = columns.yes_price_micros
+        repeated = [
+            *map(_repeated, columns.is_block_trade, columns.taker_sides, columns.market_tickers)
+        ]
+        common = self._common
+        self.trades += [row + end for row, end in zip(_cut(rows), repeated, strict=True)]
+        self.raw += [row + end + common for row, end in zip(_cut(raws), repeated, strict=True)]
+        minutes = (traded_at // _MICROS_PER_MINUTE).tolist()
+        if min(minutes) == max(minutes):
+            # As nearly always: no pair is made twice.
+            self.minutes.update((ticker, minutes[0]) for ticker in set(columns.market_tickers))
+        else:
+            self.minutes.update(zip(columns.market_tickers, minutes, strict=True))
+
+    @cached_property
+    def packed(self) -> "Packed":
+        """All rows that were added, ready to be sent; nothing is added any more."""
+        return Packed(
+            b"".join(self.raw),
+            # In order of the key: the index is filled from left to right, and two writers who meet
+            # wait for each other in the same order.
+            b"".join(sorted(self.trades)),
+            b"".join(
+                _STALE(2, 8, minute * _MICROS_PER_MINUTE - POSTGRES_EPOCH_MICROS)
+                + text_field(ticker)
+                for ticker, minute in sorted(self.minutes)
+            ),
+        )
+
     def __len__(self) -> int:
         return len(self.trades)
+
+
+def _cut(rows: "np.ndarray[Any, Any]") -> Iterator[bytes]:
+    """Each row's bytes."""
+    data, width = rows.tobytes(), rows.itemsize
+    return (data[start : start + width] for start in range(0, len(data), width))
 
 
 @lru_cache(maxsize=1 << 17)
@@ -183,26 +286,16 @@ def merge_trades(connection: psycopg.Connection, rows: TradeRows) -> Landed:
     Nearly every batch brings nothing but new trades, and COPY takes those at once. Where one is
     known already, or twice in the batch, the batch is merged row by row instead.
     """
-    copy_binary(connection, "raw_trades", _RAW_COLUMNS, rows.raw)
-    # In order of the key: the index is filled from left to right, and two writers who meet wait
-    # for each other in the same order.
-    sorted_trades = sorted(rows.trades)
+    packed = rows.packed
+    copy_binary(connection, "raw_trades", _RAW_COLUMNS, [packed.raw])
     try:
         with connection.transaction():
-            copy_binary(connection, "trades", _TRADE_COLUMNS, sorted_trades)
+            copy_binary(connection, "trades", _TRADE_COLUMNS, [packed.trades])
         landed = Landed(len(rows), len(rows), 0)
     except psycopg.errors.UniqueViolation:
-        copy_binary(connection, landing_table(connection), _TRADE_COLUMNS, sorted_trades)
+        copy_binary(connection, landing_table(connection), _TRADE_COLUMNS, [packed.trades])
         landed = Landed(len(rows), *merge_landing(connection))
-    copy_binary(
-        connection,
-        "stale_candles",
-        ("starts_at", "market_ticker"),
-        [
-            _STALE(2, 8, minute * _MICROS_PER_MINUTE - POSTGRES_EPOCH_MICROS) + text_field(ticker)
-            for ticker, minute in sorted(rows.minutes)
-        ],
-    )
+    copy_binary(connection, "stale_candles", ("starts_at", "market_ticker"), [packed.stale_candles])
     return landed
 
 
