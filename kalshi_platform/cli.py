@@ -552,18 +552,26 @@ def _recording(settings: "Settings") -> "RecordingOptions":
 def _stop_on_signals() -> threading.Event:
     """An event that SIGINT and SIGTERM set.
 
-    A thread waits for them: a handler would run in the main thread, which may be inside the
-    event's own lock just then.
+    Python tells of them over a socket, whichever thread they strike: libraries have threads of
+    their own. A thread waits there, since a handler would run in the main thread, which may be
+    inside the event's own lock just then.
     """
     import signal
+    import socket
 
     stop = threading.Event()
-    numbers = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    signal.set_wakeup_fd(told.fileno())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
 
     def wait() -> None:
-        signal.sigwait(numbers)
-        stop.set()
+        with heard, told:
+            heard.recv(1)
+            stop.set()
+            # A second one needs nobody to hear it.
+            threading.Event().wait()
 
     threading.Thread(target=wait, name="signals", daemon=True).start()
     return stop
