@@ -1,9 +1,7 @@
 """The API as a process: `kalshi-platform api`."""
 
-import ctypes
 import logging
 import resource
-from contextlib import suppress
 
 import structlog
 import uvicorn
@@ -31,7 +29,6 @@ def serve(settings: Settings, host: str = "127.0.0.1") -> None:
         cache_logger_on_first_use=True,
     )
     _allow_files()
-    _return_freed_pages()
     app = create_app(settings.url, simulated=settings.simulated, archive=settings.archive)
     uvicorn.run(
         app,
@@ -54,14 +51,3 @@ def _allow_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < needed:
         within = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (within, hard))
-
-
-def _return_freed_pages() -> None:
-    """Memory of large answers goes back to the system as soon as they are sent or let go.
-
-    glibc moves its threshold for that up with the first large block that is freed; from then on
-    one small block above many megabytes of free ones keeps them all (122 MB where 15 MB are used).
-    """
-    mmap_threshold, size = -3, 128 * 1024  # M_MMAP_THRESHOLD; its first value, which is now to stay
-    with suppress(AttributeError):  # another C library has neither the habit nor the call
-        ctypes.CDLL(None).mallopt(mmap_threshold, size)

@@ -225,8 +225,8 @@ def test_readers_of_a_byte_a_second_hurt_neither_memory_nor_others(api, key, oth
             with suppress(ConnectionResetError):  # so many that the first were let go already
                 client.recv(1)
         assert sorted(quick(others) for _ in range(20))[10] < 0.25
-        held = api.resident_kilobytes - before
-        assert held * 1024 < 200 * large * 3 / 4, f"{held} kB"
+        # What was let go is given back to the system within a second.
+        until(lambda: (api.resident_kilobytes - before) * 1024 < 200 * large / 2, 5)
         until(lambda: api.open_files < held_before + 10, 8)
     assert quick(others) < 1
 
