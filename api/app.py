@@ -1,10 +1,12 @@
 """The application: parts put together, opened and closed."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from api import memory
 from api.archive import Archive
 from api.bodies import BodyLimit
 from api.charge_database import ACCOUNT_OPTIONS, ChargeDatabase
@@ -77,9 +79,11 @@ def create_app(
         await accounts.open()
         await charges.open()
         await status_database.open()
+        giving_back = asyncio.create_task(memory.give_back(), name="memory")
         try:
             yield
         finally:
+            giving_back.cancel()
             archived.close()
             await meter.close()
             await charges.close()

@@ -11,10 +11,8 @@ read, and lets a question run to its end when nobody waits for the answer. Here
 """
 
 import asyncio
-import ctypes
 import re
 import uuid
-from contextlib import suppress
 from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
@@ -29,7 +27,6 @@ from api.errors import Busy, problem_response
 REQUEST_SECONDS = 15.0
 SEND_SECONDS = 30.0
 MOST_UNSENT_BYTES = 128 * 2**20
-_TRIM_SECONDS = 0.5
 HEAD_BYTES = 32_768
 MOST_CONNECTIONS = 3_000
 HARD_CONNECTIONS = MOST_CONNECTIONS + 200
@@ -46,7 +43,6 @@ class _Unsent:
     def __init__(self) -> None:
         self._bytes: dict[GuardedProtocol, int] = {}
         self._total = 0
-        self._trimming: asyncio.TimerHandle | None = None
 
     def add(self, connection: "GuardedProtocol", size: int) -> None:
         self.remove(connection)
@@ -56,17 +52,9 @@ class _Unsent:
             longest = next(iter(self._bytes))
             self.remove(longest)
             longest.transport.abort()
-            if self._trimming is None:
-                self._trimming = connection.loop.call_later(_TRIM_SECONDS, self._trim)
 
     def remove(self, connection: "GuardedProtocol") -> None:
         self._total -= self._bytes.pop(connection, 0)
-
-    def _trim(self) -> None:
-        """Give back what they held: one small block above many freed ones would keep it all."""
-        self._trimming = None
-        with suppress(AttributeError):  # a C library that has no such call has no such habit
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 _unsent = _Unsent()
