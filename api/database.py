@@ -115,6 +115,7 @@ class ReadDatabase:
             try:
                 return await self._row(statement, parameters)
             except psycopg.errors.QueryCanceled as error:
+                self._answered_at = time.monotonic()  # an answer, too
                 raise StatementTooSlow(str(error)) from error
             except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
                 raise SchemaMissing(str(error).strip()) from error

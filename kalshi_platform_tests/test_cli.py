@@ -78,9 +78,11 @@ def run(
                 code = int(end.code or 0)
         return Done(code, *capsys.readouterr())
 
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield command
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.set_wakeup_fd(-1)
     structlog.reset_defaults()
 
 

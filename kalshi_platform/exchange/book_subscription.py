@@ -38,6 +38,7 @@ _APART_SECONDS = 300.0
 
 _UNKNOWN_SID = 7
 _UNKNOWN_CHANNEL = 8
+_ENDED = SUBSCRIPTION_ENDED | {_UNKNOWN_SID}
 
 
 class Tell(Protocol):
@@ -86,6 +87,8 @@ class BookSubscription:
         self._change: _Change | None = None
         self._snapshots_asked: dict[int, list[str]] = {}
         """Tickers by the id of the command that asked for their snapshots."""
+        self._proof_id: int | None = None
+        """The command that last asked for snapshots that nobody waits for."""
         self._asked_at: float | None = None
         """When the subscription was last asked for."""
         self._subscribe_at = 0.0
@@ -118,20 +121,16 @@ class BookSubscription:
         return command
 
     def _snapshots_due(self, now: float) -> dict[str, Any] | None:
-        for asked, cause in (
-            (self._books.doubted, "not known to the reader"),
-            (self._books.outdated, "the last one is old"),
-        ):
-            while asked:
-                ticker = asked.popleft()
-                if ticker in self._listed and ticker not in self._awaited:
-                    self._awaited.doubt([ticker], cause, now)
+        while self._books.doubted:
+            ticker = self._books.doubted.popleft()
+            if ticker in self._listed and ticker not in self._awaited:
+                self._awaited.doubt([ticker], "not known to the reader", now)
         if self._listed and not self._awaited and now - self.seen_at > self._silence_seconds:
             cause = f"silence for {self._silence_seconds:g} s"
             self._awaited.doubt([min(self._listed)], cause, now)
         due = self._awaited.due(now, _MOST_AT_ONCE)
         if due is None:
-            return None
+            return self._proof_due()
         command_id = self._next_id()
         self._snapshots_asked[command_id] = due.tickers
         if len(self._snapshots_asked) > _MOST_ASKED:
@@ -139,6 +138,19 @@ class BookSubscription:
             del self._snapshots_asked[min(self._snapshots_asked)]
         self._tell("snapshots_asked", cause=due.cause, markets=len(due.tickers))
         return self._update(command_id, "get_snapshot", due.tickers)
+
+    def _proof_due(self) -> dict[str, Any] | None:
+        """Fresh snapshots of books that are known: should none come, they are known as before."""
+        asked: dict[str, None] = {}
+        while self._books.outdated and len(asked) < _MOST_AT_ONCE:
+            ticker = self._books.outdated.popleft()
+            if ticker in self._listed and ticker not in self._awaited:
+                asked[ticker] = None
+        if not asked:
+            return None
+        self._proof_id = self._next_id()
+        self._tell("snapshots_asked", cause="the last one is old", markets=len(asked))
+        return self._update(self._proof_id, "get_snapshot", [*asked])
 
     def _change_due(self, now: float) -> dict[str, Any] | None:
         target = self._allowance.target(self._books.wanted)
@@ -253,6 +265,10 @@ class BookSubscription:
         self, command_id: int | None, sid: int | None, code: int, words: str, now: float
     ) -> bool:
         """An error came; False if it is about something else."""
+        if command_id is not None and command_id == self._proof_id and code not in _ENDED:
+            if code in NOT_NOW:
+                self._quiet_until = now + self._allowance.pause()
+            return True
         change = self._answered(command_id, sid)
         asked = None if command_id is None else self._snapshots_asked.pop(command_id, None)
         if change is None and asked is None and (sid is None or sid != self.sid):
@@ -261,7 +277,7 @@ class BookSubscription:
         if code in NOT_NOW:
             self._quiet_until = now + self._allowance.pause()
             self._awaited.ask_at(asked or (), now)
-        elif code in SUBSCRIPTION_ENDED or code == _UNKNOWN_SID:
+        elif code in _ENDED:
             lasted = now - (self._asked_at or now)
             self._cause = reason
             at_once = lasted > _SHORTEST_SUBSCRIPTION_SECONDS

@@ -38,6 +38,12 @@ def read_trade_columns(messages: Sequence[TradeMessage]) -> TradeColumns:
     """
     at_ms = [message.ts_ms for message in messages]
     sides = [message.taker_outcome_side for message in messages]
+    if UNSET in sides:
+        # As recordings have it that were made before the field had its name.
+        sides = [
+            message.taker_side if side is UNSET else side
+            for message, side in zip(messages, sides, strict=True)
+        ]
     if not messages or not is_time(min(at_ms)) or not is_time(max(at_ms)) or UNSET in sides:
         raise Unreadable("not all of these trades are in the usual form")
     prices = map(

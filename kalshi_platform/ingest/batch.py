@@ -60,8 +60,11 @@ from kalshi_platform.storage.writes.markets import is_ordinary
 _LARGEST_LEAD_MS = 10_000
 # From so many trades on columns are quicker than rows.
 _FEWEST_AT_ONCE = 8
-# What says nothing of a subscription of trades.
-_DATA = {TradeFrame, TickerFrame, BookDeltaFrame, BookSnapshotFrame, *get_args(LifecycleFrame)}
+# What says nothing of subscriptions, or of that alone whose sid it bears.
+_APART = {
+    *(TradeFrame, TickerFrame, BookDeltaFrame, BookSnapshotFrame, *get_args(LifecycleFrame)),
+    *(OkFrame, UnsubscribedFrame, ErrorFrame),
+}
 
 
 class Batch(Rows):
@@ -150,10 +153,12 @@ class Batch(Rows):
         subscription = state.subscriptions.get(frames[0].sid)
         if (
             len(trades) < _FEWEST_AT_ONCE
-            or not kinds <= _DATA
+            or not kinds <= _APART
             or subscription is None
             or subscription.channel != "trade"
+            # The subscription is of these trades, and of nothing else that the block holds.
             or {frame.sid for frame in frames} != {frames[0].sid}
+            or sum(line.frame.sid == frames[0].sid for line in lines) > len(frames)  # type: ignore[union-attr]
             or {line.connection for line in lines} != {state.in_step}
         ):
             return False

@@ -98,6 +98,8 @@ class Loader:
         # Should the server die, a commit of the last moment is lost with its checkpoint, and the
         # tape, which is on disk, is loaded once more from there.
         connection.execute("SET synchronous_commit = off")
+        # Compiling the few large statements would take longer than running them.
+        connection.execute("SET jit = off")
         while not _take_lease(connection):
             if stop.wait(0.5):
                 return

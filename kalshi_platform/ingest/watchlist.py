@@ -40,6 +40,7 @@ _GLANCE_SECONDS = 0.25
 _UNKNOWN_SECONDS = 0.5
 _FIRST_ASK_AGAIN_SECONDS, _LONGEST_ASK_AGAIN_SECONDS = 5.0, 300.0
 _OUTDATED_SECONDS = 60.0
+_PROOF_AGAIN_SECONDS = 900.0
 _AGAIN_SECONDS = 5.0
 # A recorder that ends waits for it.
 _STATEMENT_SECONDS = 4
@@ -82,6 +83,7 @@ class Watchlist:
         self._saved_at = 0.0
         self._choose_at = 0.0
         self._outdated_at = 0.0
+        self._proof_asked_at: dict[str, float] = {}
         self._began_at: float | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -115,7 +117,7 @@ class Watchlist:
         self._ask_for_unknown(connection, known, now)
         if now >= self._outdated_at:
             self._outdated_at = now + _OUTDATED_SECONDS
-            self._ask_for_outdated(connection)
+            self._ask_for_outdated(connection, now)
         self._save(connection, known, now)
 
     def _choose(self, connection: psycopg.Connection) -> None:
@@ -167,12 +169,20 @@ class Watchlist:
             one.ask_at = now + one.pause_seconds
             one.pause_seconds = min(_LONGEST_ASK_AGAIN_SECONDS, one.pause_seconds * 2)
 
-    def _ask_for_outdated(self, connection: psycopg.Connection) -> None:
+    def _ask_for_outdated(self, connection: psycopg.Connection, now: float) -> None:
         """Ask for a snapshot of each book now and then: the loader holds it to its deltas."""
-        if loader_lag(connection) is not None:
-            watched = self._books.report.watched
-            outdated = outdated_books(connection)
-            self._books.outdated.extend(ticker for ticker in outdated if ticker in watched)
+        if loader_lag(connection) is None:
+            return
+        # What was asked for lately may be on its way, or never be answered.
+        self._proof_asked_at = {
+            ticker: at
+            for ticker, at in self._proof_asked_at.items()
+            if now - at < _PROOF_AGAIN_SECONDS
+        }
+        watched = self._books.report.watched - self._proof_asked_at.keys()
+        outdated = outdated_books(connection, watched)
+        self._proof_asked_at |= dict.fromkeys(outdated, now)
+        self._books.outdated.extend(outdated)
 
     def _save(self, connection: psycopg.Connection, known: set[str], now: float) -> None:
         """Tell the tables what changed, and now and then that somebody is here."""

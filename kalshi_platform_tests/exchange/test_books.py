@@ -250,11 +250,43 @@ def test_a_book_whose_snapshot_is_old_is_asked_for():
     assert exchange.report.watched == set(T[:3])
 
 
+@pytest.mark.parametrize("refusal", [None, 16, 18, 27])
+def test_a_fresh_snapshot_that_is_not_to_be_had_ends_no_book(refusal):
+    exchange = Exchange(*T[:3])
+    exchange.run(1)
+    exchange.mute = True
+    exchange.books.outdated.extend(T[:3])
+    [command] = exchange.run(1)
+    exchange.mute = False
+    if refusal is not None:
+        sid = exchange.here.sid
+        assert exchange.here.error(command["id"], sid, refusal, "not now", exchange.now)
+    for _ in range(30):
+        assert exchange.run(1) == []
+        exchange.delta()
+    assert exchange.report.watched == set(T[:3])
+    assert not exchange.report.refused
+
+
+@pytest.mark.parametrize("code", [7, 10, 25])
+def test_a_subscription_that_ends_upon_being_asked_is_made_anew(code):
+    exchange = Exchange(*T[:3])
+    exchange.run(10)
+    exchange.mute = True
+    exchange.books.outdated.append(T[0])
+    [command] = exchange.run(1)
+    exchange.mute = False
+    exchange.watched.clear()
+    assert exchange.here.error(command["id"], exchange.here.sid, code, "gone", exchange.now)
+    assert [one["cmd"] for one in exchange.run(5)] == ["subscribe"]
+    assert exchange.report.watched == set(T[:3])
+
+
 def test_what_was_asked_for_long_ago_is_not_remembered():
     exchange = Exchange(*T[:3])
     exchange.run(1)
     for _ in range(300):
-        exchange.books.outdated.append(T[1])
+        exchange.books.doubted.append(T[1])
         exchange.run(1)
     assert len(exchange.told("snapshots_asked")) == 300
     assert len(exchange.here._snapshots_asked) <= 100

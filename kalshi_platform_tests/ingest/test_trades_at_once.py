@@ -78,8 +78,17 @@ def frames(rng: Random, oddity: float) -> list[bytes]:
             seq[2] += 1
             frame = rng.choice((delta, snapshot))(seq[2], at_ms=clock)
         else:
-            seq[3] += 1
-            frame = lifecycle(seq[3])
+            # Now and then under a sid that is not its own.
+            sid = 1 if rng.random() < oddity else 3
+            seq[sid] += 1
+            frame = rng.choice(
+                (
+                    lifecycle(seq[sid], sid=sid),
+                    {"type": "ok", "id": 9, "sid": sid, "seq": seq[sid]},
+                    {"type": "error", "id": 9, "sid": sid, "seq": seq[sid], "msg": {"code": 18}},
+                    {"type": "unsubscribed", "id": 9, "sid": sid, "seq": seq[sid]},
+                )
+            )
         lines.append(line(frame, at_ms=clock))
         if rng.random() < oddity / 5:
             lines.append(rng.choice((event_line("close"), b'{"torn', line(subscribed("trade", 1)))))

@@ -312,6 +312,9 @@ def test_a_book_that_the_exchange_has_not_told_whole_for_an_hour_is_asked_for(da
     keep_snapshot(database, "KXA", now)
     load_with_lag(database)
     here.look(30)
+    assert not here.books.outdated  # asked for a moment ago, and not answered yet
+    load_with_lag(database)
+    here.look(900)
     assert list(here.books.outdated) == ["KXC"]
 
 

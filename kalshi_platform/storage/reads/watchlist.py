@@ -1,6 +1,6 @@
 """Which order books to watch: markets that were asked for and are open, and the busiest ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import LiteralString, NamedTuple
 
@@ -69,9 +69,10 @@ SELECT market_ticker FROM book_watches AS watch
 LEFT JOIN LATERAL (
     SELECT received_at FROM book_snapshots
     WHERE market_ticker = watch.market_ticker AND source = 'exchange'
+      AND sid = watch.sid AND feed_order >= watch.start_order
     ORDER BY at DESC LIMIT 1
 ) AS last ON true
-WHERE watch.ends_at IS NULL AND (
+WHERE watch.ends_at IS NULL AND market_ticker = ANY(%(watched)s) AND (
     last.received_at IS NULL OR last.received_at < now() - make_interval(mins => %(minutes)s))
 ORDER BY last.received_at NULLS FIRST, market_ticker LIMIT %(most)s"""
 
@@ -126,13 +127,14 @@ def open_watches(connection: psycopg.Connection) -> set[str]:
     }
 
 
-def outdated_books(connection: psycopg.Connection) -> list[str]:
-    """Some markets whose book is known now, and which the exchange has not told whole for an hour.
+def outdated_books(connection: psycopg.Connection, watched: Iterable[str]) -> list[str]:
+    """Some of these books that are known now, and that the exchange has not told whole for an hour.
 
     What no number shows to be lost, only a snapshot can. And a quiet book would lose the only one
     it has when old days are dropped.
     """
-    return _tickers(connection, _OUTDATED, {"minutes": _PROOF_MINUTES, "most": _MOST_OUTDATED})
+    values = {"watched": [*watched], "minutes": _PROOF_MINUTES, "most": _MOST_OUTDATED}
+    return _tickers(connection, _OUTDATED, values)
 
 
 def loader_lag(connection: psycopg.Connection) -> float | None:

@@ -214,10 +214,12 @@ WITH again AS (
           AND at >= (SELECT max(at) {_BEFORE}) - interval '{CLOCK_SECONDS} seconds'
         ORDER BY feed_order DESC LIMIT 1
     ) AS before
+    -- A clock that was put back tells nothing of what lies between.
+    WHERE before.at <= told.at + interval '{CLOCK_SECONDS} seconds'
 ), {levels_that_differ("again")}
-SELECT told.market_ticker, told.feed_order, greatest(watch.starts_at, (
+SELECT told.market_ticker, told.feed_order, least(told.at, greatest(watch.starts_at, (
            SELECT max(at) {_BEFORE} AND source = 'exchange'
-       ))
+       )))
 FROM again AS told JOIN book_watches AS watch USING (watch_id)
 WHERE (told.market_ticker, told.feed_order) IN (SELECT market_ticker, feed_order FROM wrong)
 ORDER BY told.feed_order"""  # noqa: S608  (constants)
