@@ -86,6 +86,9 @@ def quotes_day(options: argparse.Namespace) -> bool:
         time.sleep(3)
         standing.wait_until_loaded()
         _sweep(standing, began, ended)
+        # Of an exchange that is held nothing comes: a recorder would connect anew every few
+        # seconds, and change what is being judged.
+        standing.stop_recording()
         return _judge(standing, began, ended, rng, options)
 
 
